@@ -1,0 +1,238 @@
+"""The codec: samples <-> tokens.
+
+STFT in, ConvNeXt trunk at the frame rate, residual vector quantiser, ConvNeXt trunk, inverse STFT out. The shape is
+SoundStream's (Zeghidour et al., 2021) with a spectral head on both sides as Vocos (Siuzdak, 2023) has on one: all
+learned layers run at 50 or 100 frames per second rather than at the sample rate, which is what makes it fast on a CPU.
+Convolutions are causal; encoding looks one frame ahead, and so do the overlapping windows of the inverse transform.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .conv import ConvNeXt, Downsample, Upsample
+from .rvq import Quantised, ResidualVQ
+from .stft import analyse, synthesise
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Everything that fixes a codec's shape; stored beside the weights and validated on creation."""
+
+    rate: int = 32000
+    """Sample rate in Hz."""
+    channels: int = 1
+    """1 mono, 2 stereo (coded as mid and side)."""
+    hop: int = 640
+    """Samples per token frame: 32000 / 640 = 50 frames per second."""
+    window: int = 1280
+    """STFT window in samples; its hop is half a token frame."""
+    books: int = 8
+    cardinality: int = 1024
+    code_dim: int = 8
+    """Dimensions in which codes are looked up."""
+    outer: int = 256
+    """Width at 100 frames per second."""
+    inner: int = 384
+    """Width at 50 frames per second."""
+    encoder_blocks: tuple[int, int] = (3, 2)
+    """ConvNeXt blocks before and after the encoder's halving of the rate."""
+    decoder_blocks: tuple[int, int] = (2, 4)
+    """ConvNeXt blocks before and after the decoder's doubling of the rate."""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "hop", "window", "books", "cardinality", "code_dim", "outer", "inner"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"CodecConfig.{name} must be a positive integer, got {value!r}")
+        if self.channels not in (1, 2):
+            raise ValueError(f"CodecConfig.channels must be 1 or 2, got {self.channels!r}")
+        if self.hop % 2 or self.window < self.hop or (self.window - self.hop // 2) % 2:
+            raise ValueError(f"hop {self.hop} must be even and window {self.window} an even number at least as long")
+        if self.cardinality > 1 << 14 or self.books > 64:
+            raise ValueError(f"{self.books} books of {self.cardinality} codes: at most 64 books of 16384 codes")
+        for name in ("encoder_blocks", "decoder_blocks"):
+            pair = tuple(getattr(self, name))
+            if len(pair) != 2 or any(not isinstance(count, int) or not 0 <= count <= 64 for count in pair):
+                raise ValueError(f"CodecConfig.{name} must be two counts in 0..64, got {pair!r}")
+            object.__setattr__(self, name, pair)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(row: dict[str, Any]) -> CodecConfig:
+        """Inverse of :meth:`to_dict`. Raises ValueError on unknown keys."""
+        unknown = sorted(set(row) - set(CodecConfig.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"unknown codec settings {unknown}; known: {sorted(CodecConfig.__dataclass_fields__)}")
+        return CodecConfig(**row)
+
+
+def tiny() -> CodecConfig:
+    """The embedded preset: 32 kHz mono, 50 frames/s, 8 books of 1024 (0.5 kbps each, 4 kbps in all)."""
+    return CodecConfig()
+
+
+def nano() -> CodecConfig:
+    """A very small network of the same geometry, for tests and trials."""
+    return CodecConfig(outer=48, inner=64, encoder_blocks=(1, 1), decoder_blocks=(1, 1), cardinality=64)
+
+
+class Encoder(nn.Module):
+    """Samples to latent frames."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        bins = config.window // 2 + 1
+        before, after = config.encoder_blocks
+        self.enter = nn.Linear(2 * bins * config.channels, config.outer)
+        self.fast = nn.Sequential(*(ConvNeXt(config.outer) for _ in range(before)))
+        self.down = Downsample(config.outer, config.inner)
+        self.slow = nn.Sequential(*(ConvNeXt(config.inner, ahead=int(i == 0)) for i in range(after)))
+        self.norm = nn.LayerNorm(config.inner, elementwise_affine=False)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav: [B, C, T] with T a multiple of hop -> latent [B, F, D], of unit variance per frame."""
+        spec = analyse(_mid_side(wav), self.config.window, self.config.hop // 2)
+        # power compression |X|^0.3 keeps the phase and brings quiet partials within reach
+        magnitude = spec.abs().clamp(min=1e-5)
+        spec = torch.view_as_real(spec * magnitude.pow(-0.7))
+        # [B, C, J, bins, 2] -> [B, J, C * bins * 2]
+        x = spec.permute(0, 2, 1, 3, 4).flatten(2)
+        latent: Tensor = self.norm(self.slow(self.down(self.fast(self.enter(x)))).float())
+        return latent
+
+
+class Decoder(nn.Module):
+    """Latent frames to samples."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        bins = config.window // 2 + 1
+        before, after = config.decoder_blocks
+        self.slow = nn.Sequential(*(ConvNeXt(config.inner) for _ in range(before)))
+        self.up = Upsample(config.inner, config.outer)
+        self.fast = nn.Sequential(*(ConvNeXt(config.outer) for _ in range(after)))
+        self.norm = nn.LayerNorm(config.outer)
+        self.leave = nn.Linear(config.outer, 3 * bins * config.channels)
+        with torch.no_grad():  # start near the level of music: the log-magnitudes' third of each channel's outputs
+            self.leave.bias.view(config.channels, 3, bins)[:, 0] = -3.0
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """latent: [B, F, D] -> wav [B, C, F * hop]."""
+        x = self.leave(self.norm(self.fast(self.up(self.slow(latent))))).float()
+        # [B, J, C * 3 * bins] -> [B, C, J, 3, bins]
+        x = x.reshape(*x.shape[:2], self.config.channels, 3, -1).transpose(1, 2)
+        level, real, imaginary = x.unbind(-2)
+        # A log-magnitude and a direction in the plane, softly normalised. An angle would have to be learned across
+        # its jump from pi to -pi; a direction has no jump, and a short one may say "unsure" (after the parallel phase
+        # estimate of Ai & Ling, APNet, 2023). The clamp keeps a wild frame finite.
+        length = level.clamp(max=6.0).exp() * torch.rsqrt(real.square() + imaginary.square() + 1.0)
+        spec = torch.complex(length * real, length * imaginary)
+        return _left_right(synthesise(spec, self.config.window, self.config.hop // 2))
+
+
+class Codec(nn.Module):
+    """A neural audio codec: :meth:`encode` and :meth:`decode`; ``rate`` in Hz, ``hop`` in samples per frame."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantiser = ResidualVQ(config.inner, config.books, config.cardinality, config.code_dim)
+        self.decoder = Decoder(config)
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in Hz."""
+        return self.config.rate
+
+    @property
+    def channels(self) -> int:
+        """Channels of the audio it takes and gives."""
+        return self.config.channels
+
+    @property
+    def hop(self) -> int:
+        """Samples per token frame."""
+        return self.config.hop
+
+    @property
+    def books(self) -> int:
+        """Number of codebooks K."""
+        return self.config.books
+
+    @property
+    def cardinality(self) -> int:
+        """Codes per book V."""
+        return self.config.cardinality
+
+    @property
+    def frame_rate(self) -> float:
+        """Token frames per second."""
+        return self.config.rate / self.config.hop
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor, books: int | None = None) -> Tensor:
+        """wav: [B, C, T] at ``rate`` -> codes int64 [B, K, F], F = ceil(T / hop); the end is padded with silence.
+
+        books: how many books to compute (all by default). Raises ValueError on wrong shapes, emptiness, NaN.
+        """
+        if wav.dim() != 3 or wav.shape[1] != self.channels:
+            raise ValueError(
+                f"encode wants [B, {self.channels}, T] samples, got {list(wav.shape)}: mix or reshape first"
+            )
+        if wav.shape[-1] == 0 or wav.shape[0] == 0:
+            raise ValueError("encode got no samples")
+        if not torch.isfinite(wav).all():
+            raise ValueError("encode got NaN or infinite samples: clean the audio first")
+        wav = nn.functional.pad(wav.float(), (0, -wav.shape[-1] % self.hop))
+        with torch.autocast(wav.device.type, enabled=False):
+            return self.quantiser.encode(self.encoder(wav), books)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: int64 [B, K, F], K <= books -> wav [B, C, F * hop]. Raises ValueError on codes out of range."""
+        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.books or codes.shape[2] == 0:
+            raise ValueError(f"decode wants codes [B, 1..{self.books}, F >= 1], got {list(codes.shape)}")
+        if codes.min() < 0 or codes.max() >= self.cardinality:
+            raise ValueError(f"codes must lie in 0..{self.cardinality - 1}, got {int(codes.min())}..{int(codes.max())}")
+        with torch.autocast(codes.device.type, enabled=False):
+            wav: Tensor = self.decoder(self.quantiser.decode(codes))
+        return wav
+
+    def forward(
+        self, wav: Tensor, keep: Tensor | None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Quantised | None]:
+        """Training pass. wav: [B, C, T], T a multiple of hop; keep: [B] books per item, None = no quantisation.
+
+        Returns the reconstruction [B, C, T] and the quantiser's result.
+        """
+        latent = self.encoder(wav)
+        if keep is None:
+            return self.decoder(latent), None
+        with torch.autocast(wav.device.type, enabled=False):
+            quantised = self.quantiser(latent, keep, generator)
+        return self.decoder(quantised.latent), quantised
+
+
+def _mid_side(wav: Tensor) -> Tensor:
+    if wav.shape[1] == 1:
+        return wav
+    left, right = wav.unbind(1)
+    return torch.stack([(left + right) / 2, (left - right) / 2], 1)
+
+
+def _left_right(wav: Tensor) -> Tensor:
+    if wav.shape[1] == 1:
+        return wav
+    mid, side = wav.unbind(1)
+    return torch.stack([mid + side, mid - side], 1)

@@ -1,0 +1,102 @@
+"""The command line: ``descant generate``, ``extend``, ``info``, and the runs of the recipes.
+
+Exit status: 0 done, 1 the work failed, 2 the command line is wrong, 130 interrupted. A failure is one line on standard
+error; ``--debug`` shows where it happened. Standard output carries data only: JSON, or sound with ``-o -``. Nothing
+heavy is imported before a command runs, so that help and mistakes cost no waiting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import cli_generate, cli_info, cli_train
+from .request import RequestError
+
+_EPILOG = """examples:
+  descant generate "an upbeat bossa nova in G minor with flute and nylon guitar" -o bossa.wav
+  descant generate --genre blues --key E --tempo 90 --chords "E7 A7 E7 B7" --seed 7 -o blues.flac
+  descant extend bossa.wav --seconds 20 -o longer.wav
+  descant info
+
+'descant COMMAND --help' explains a command.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = Parser(
+        prog="descant", description="Music from a sentence, on your own machine.", epilog=_EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"descant {_version()}")
+    top.add_argument("--debug", action="store_true", help="show where an error happened")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for module in (cli_generate, cli_info, cli_train):
+        module.add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 2
+    if args.command is None:
+        parser().print_help(sys.stderr)
+        return 2
+    name = f"descant {args.command}"
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail(args.debug, f"{name}: interrupted", 130)
+    except BrokenPipeError:
+        # the reader of our output is gone: say nothing, and keep the interpreter from flushing into the void
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except RequestError as error:
+        return _fail(args.debug, f"{name}: {_line(error)}", 2)
+    except ModuleNotFoundError as error:
+        return _fail(args.debug, f"{name}: needs the package {error.name!r}, which is not installed", 1)
+    except MemoryError:
+        return _fail(args.debug, f"{name}: not enough memory", 1)
+    except (ValueError, OSError, RuntimeError) as error:
+        return _fail(args.debug, f"{name}: {_line(error)}", 1)
+    except Exception as error:
+        return _fail(args.debug, f"{name}: internal error, {type(error).__name__}: {_line(error)}; --debug shows more", 1)
+    return 0
+
+
+def _fail(debug: bool, message: str, status: int) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return status
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _version() -> str:
+    from .. import __version__
+
+    return str(__version__)

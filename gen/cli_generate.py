@@ -1,0 +1,234 @@
+"""``descant generate`` and ``descant extend``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .request import DURATION_LIMITS, Request, RequestError, resolve, resolve_continuation
+
+if TYPE_CHECKING:
+    from .generate import Music
+    from .load import Studio
+
+_COUNT_LIMIT = 64
+_GENERATE = """examples:
+  descant generate "an upbeat bossa nova in G minor with flute and nylon guitar" --duration 10 --seed 7 -o out.wav
+  descant generate "slow blues" --instruments "electric guitar, organ, drums" --key E --count 4 -o take.flac
+  descant generate --genre waltz --chords "C Am F G7" --tempo 150 --json -o waltz.ogg
+  descant generate "reggae" --quiet -o - | aplay
+
+Options win over the sentence. What neither says is chosen by the seed and reported (--json: "asked" and "chosen").
+With --count the files are called take_1.flac, take_2.flac ...; number i is what --seed SEED+i-1 makes alone.
+"""
+_EXTEND = """examples:
+  descant extend in.wav --seconds 10 -o out.wav
+  descant extend loop.mp3 --seconds 30 --text "funk with slap bass" --tempo 104 -o longer.flac
+
+The given part is kept as it is, at its own rate and channels, save the last 20 ms, which fade into what follows. The
+continuation is mono, given to every channel at that channel's level. Input may be hours long: it is never held whole.
+"""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add both commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    new = commands.add_parser(
+        "generate", help="make music from a sentence and options", epilog=_GENERATE, formatter_class=raw, allow_abbrev=False
+    )
+    new.add_argument("text", nargs="?", metavar="SENTENCE", help="what to play, at most 2,000 characters")
+    new.add_argument(
+        "-d", "--duration", type=float, default=10.0, metavar="S",
+        help="seconds, {:g} to {:g} (default: 10)".format(*DURATION_LIMITS),
+    )  # fmt: skip
+    new.add_argument("--count", type=int, default=1, metavar="N", help=f"how many, 1 to {_COUNT_LIMIT} (default: 1)")
+    _wishes(new)
+    new.set_defaults(run=run_generate)
+    more = commands.add_parser(
+        "extend", help="continue a piece of music", epilog=_EXTEND, formatter_class=raw, allow_abbrev=False
+    )
+    more.add_argument("input", metavar="FILE", help="the music to continue (.wav .flac .ogg .opus .mp3)")
+    more.add_argument("-s", "--seconds", dest="duration", type=float, default=10.0, metavar="S",
+                      help="seconds to add, {:g} to {:g} (default: 10)".format(*DURATION_LIMITS))  # fmt: skip
+    more.add_argument("--text", metavar="SENTENCE", help="what should follow")
+    _wishes(more)
+    more.set_defaults(run=run_extend)
+
+
+def _wishes(command: argparse.ArgumentParser) -> None:
+    wish = command.add_argument_group("wishes")
+    wish.add_argument("--genre", metavar="NAME", help="such as 'bossa nova' ('descant info' lists all)")
+    wish.add_argument("--instruments", default="", metavar="A,B", help="such as 'flute, nylon guitar'")
+    wish.add_argument("--tempo", type=float, metavar="BPM", help="quarter notes per minute, 40 to 240")
+    wish.add_argument("--key", metavar="KEY", help="such as 'G minor', Bb or F#m")
+    wish.add_argument("--beats-per-bar", type=int, metavar="N", help="2 to 7")
+    wish.add_argument("--chords", default="", metavar="C", help="one a bar, such as 'Gm Cm7 D7 Gm'; repeated to the end")
+    draw = command.add_argument_group("how tokens are drawn")
+    draw.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same music (default: a fresh one)")
+    draw.add_argument("--guidance", type=float, default=None, metavar="G", help="how strictly wishes are followed, 0 to 20")
+    draw.add_argument("--temperature", type=float, default=None, metavar="T", help="0 is the most likely, 1 is as trained")
+    draw.add_argument("--top-k", type=int, default=None, metavar="K", help="keep the K likeliest tokens; 0 keeps all")
+    draw.add_argument("--top-p", type=float, default=None, metavar="P", help="keep the likeliest tokens up to this share")
+    out = command.add_argument_group("output")
+    out.add_argument("-o", "--output", metavar="FILE", help=".wav .flac .ogg .opus .mp3, or - for WAV on standard output")
+    out.add_argument("--json", action="store_true", help="a report on standard output")
+    out.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    out.add_argument("--model", default="embedded", metavar="NAME", help="a folder instead of the embedded model")
+    out.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as many as help)")
+    out.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """The request in parsed arguments."""
+    given = {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p")}
+    return Request(
+        text=args.text, genre=args.genre, instruments=args.instruments, tempo=args.tempo, key=args.key,
+        beats_per_bar=args.beats_per_bar, chords=args.chords, duration=args.duration, seed=args.seed,
+        **{name: value for name, value in given.items() if value is not None},
+    ).seeded()  # fmt: skip
+
+
+def run_generate(args: argparse.Namespace) -> None:
+    """``descant generate``: everything that can be wrong is checked before a model is loaded."""
+    if not 1 <= args.count <= _COUNT_LIMIT:
+        raise RequestError(f"count {args.count} is outside 1 to {_COUNT_LIMIT}")
+    request = request_of(args)
+    first = request.seed or 0
+    requests = [replace(request, seed=first + index) for index in range(args.count)]
+    resolve(requests[0])
+    name = args.output or f"descant-{first}.wav"
+    targets = _targets(name, args.count, args.json)
+    studio = _studio(args)
+    reports = []
+    with _delivered(targets) as paths:
+        for index, (one, path) in enumerate(zip(requests, paths, strict=True)):
+            label = "music" if args.count == 1 else f"music {index + 1}/{args.count}"
+            reports.append(_generate_one(args, studio, one, path, (label, targets[index])))
+    _print_json(args, reports)
+
+
+def _generate_one(args: argparse.Namespace, studio: Studio, request: Request, path: Path, names: tuple[str, str]) -> Any:
+    from ..codec import audio
+    from .generate import generate
+
+    began = time.perf_counter()
+    with _progress(args.quiet, names[0]) as progress:
+        music = generate(studio, request, progress)
+    audio.write(path, music)
+    return _report(args, music, names[1], time.perf_counter() - began)
+
+
+def run_extend(args: argparse.Namespace) -> None:
+    """``descant extend``."""
+    from .files import check_target
+
+    request = request_of(args)
+    resolve_continuation(request)
+    source = Path(args.input)
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no file {source}")
+    name = args.output or str(source.with_name(f"{source.stem}-extended{source.suffix}"))
+    targets = _targets(name, 1, args.json)
+    began = time.perf_counter()
+    with _delivered(targets) as paths:
+        check_target(paths[0])
+        from ..codec import audio
+        from .extend import SHORTEST, extend_file
+
+        length = audio.info(source).duration
+        if length < SHORTEST:
+            raise ValueError(f"{source} lasts {length:.3f} s: at least {SHORTEST} s are needed to continue it")
+        studio = _studio(args)
+        with _progress(args.quiet, "music") as progress:
+            music = extend_file(studio, source, paths[0], request, progress)
+    report = _report(args, music, targets[0], time.perf_counter() - began)
+    _print_json(args, [{**report, "input": str(source), "given": round(length, 6)}])
+
+
+def _studio(args: argparse.Namespace) -> Studio:
+    from .load import load
+
+    return load(args.model, args.threads or default_threads())
+
+
+def default_threads() -> int:
+    """Threads that help models of this size: the cores this process may use, four at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, 4, int(limit) if limit.isdigit() and int(limit) > 0 else cores))
+
+
+def _targets(name: str, count: int, as_json: bool) -> list[str]:
+    """Names of the files to write, checked; ``-`` stands for standard output."""
+    from .files import check_target
+
+    if name == "-":
+        if count > 1 or as_json:
+            raise RequestError("-o - writes one sound to standard output: leave --count and --json out, or name a file")
+        if sys.stdout.isatty():
+            raise RequestError("-o - writes sound: send standard output to a file or a program, or name a file")
+        return [name]
+    path = Path(name)
+    names = [str(path)] if count == 1 else [str(path.with_name(f"{path.stem}_{i + 1}{path.suffix}")) for i in range(count)]
+    for one in names:
+        check_target(one)
+    return names
+
+
+@contextmanager
+def _delivered(targets: list[str]) -> Iterator[list[Path]]:
+    """Paths to write to; a sound for standard output goes through a temporary file."""
+    if targets != ["-"]:
+        yield [Path(name) for name in targets]
+        return
+    with tempfile.TemporaryDirectory(prefix="descant-") as folder:
+        path = Path(folder) / "out.wav"
+        yield [path]
+        with open(path, "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _progress(quiet: bool, label: str) -> Iterator[Callable[[int, int], None] | None]:
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=label, unit="frame", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _report(args: argparse.Namespace, music: Music, target: str, seconds: float) -> dict[str, Any]:
+    """Plain data of one result, and its summary on standard error unless asked to be quiet."""
+    report = {"file": target, **music.report(), "took": round(seconds, 3), "model": args.model}
+    if not args.quiet:
+        plan = music.plan
+        said = [plan.genre, f"{plan.tempo:g} BPM" if plan.tempo else None, plan.key, *plan.instruments]
+        facts = [f"{music.duration:g} s", *(word for word in said if word), f"seed {music.seed}"]
+        where = "standard output" if target == "-" else target
+        print(f"{where}: {', '.join(facts)} ({seconds:.1f} s)", file=sys.stderr)
+        for note in music.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return report
+
+
+def _print_json(args: argparse.Namespace, reports: list[dict[str, Any]]) -> None:
+    if args.json:
+        print(json.dumps({"results": reports}, indent=2, ensure_ascii=False))

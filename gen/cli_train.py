@@ -1,0 +1,195 @@
+"""``descant render``, ``prepare``, ``train`` and ``bench``: the runs of the recipes, imported when they are asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .request import RequestError
+
+_TRAIN = """examples:
+  descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/codec
+  descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/lm
+  descant train lm small --data data/tokens/train --dev data/tokens/dev --out runs/lm steps=2000 batch=8
+
+A run that was stopped or killed goes on where its last checkpoint was when the same command is given again.
+'tensorboard --logdir runs' shows its curves; the model that --model takes is in the folder 'export' of --out.
+"""
+_PREPARE = """examples:
+  descant prepare real --out data/real
+  descant prepare folder my-recordings --licence CC0-1.0 --author "A. Musician" --out data/mine
+  descant prepare audio --pieces data/pieces/train.jsonl.gz --files data/real/train --out data/audio/train
+  descant prepare tokens --pieces data/pieces/train.jsonl.gz --codec runs/codec/export --out data/tokens/train
+"""
+_BENCH = """examples:
+  descant bench main --data data/pieces --real data/real/test --tokens data/tokens
+  descant bench main --data data/pieces --only speed adherence
+"""
+_AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+_Commands = argparse._SubParsersAction
+
+
+def add(commands: _Commands[Any]) -> None:
+    """Add the commands."""
+    _add_prepare(commands)
+    _add_train(commands)
+    _add_bench(commands)
+
+
+def _command(commands: _Commands[Any], name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=epilog, formatter_class=raw, allow_abbrev=False
+    )
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
+    return parser
+
+
+def _add_prepare(commands: _Commands[Any]) -> None:
+    prepare = _command(commands, "prepare", "make training data out of pieces and recordings", _PREPARE)
+    kinds = prepare.add_subparsers(dest="kind", metavar="KIND", required=True)
+    real = _command(kinds, "real", "fetch the listed free recordings with the system's package client and convert them")
+    real.add_argument("--out", required=True, metavar="DIR")
+    real.add_argument("--tier", nargs="+", default=["free"], metavar="TIER", help="free, sharealike (default: free)")
+    real.add_argument("--packages", metavar="DIR", help="packages fetched earlier")
+    real.set_defaults(run=_real)
+    mine = _command(kinds, "folder", "convert a folder of your own recordings")
+    mine.add_argument("source", metavar="DIR")
+    mine.add_argument("--licence", required=True)
+    mine.add_argument("--author", required=True)
+    mine.add_argument("--out", required=True, metavar="DIR")
+    mine.set_defaults(run=_folder)
+    audio = _command(kinds, "audio", "render pieces and pack them with recordings for codec training")
+    audio.add_argument("--pieces", metavar="FILE", help="a .jsonl.gz of 'descant render'")
+    audio.add_argument("--files", nargs="*", default=[], metavar="DIR", help="folders with recordings")
+    audio.add_argument("--limit", type=int, metavar="N", help="use the first N pieces")
+    audio.add_argument("--out", required=True, metavar="DIR")
+    audio.add_argument("--quiet", action="store_true")
+    audio.set_defaults(run=_audio)
+    tokens = _command(kinds, "tokens", "render pieces and encode them for language-model training")
+    tokens.add_argument("--pieces", required=True, metavar="FILE", help="a .jsonl.gz of 'descant render'")
+    tokens.add_argument("--codec", metavar="DIR", help="default: the embedded codec")
+    tokens.add_argument("--books", type=int, default=4, metavar="K")
+    tokens.add_argument("--limit", type=int, metavar="N", help="use the first N pieces")
+    tokens.add_argument("--out", required=True, metavar="DIR")
+    tokens.add_argument("--quiet", action="store_true")
+    tokens.set_defaults(run=_tokens)
+
+
+def _add_train(commands: _Commands[Any]) -> None:
+    train = _command(commands, "train", "train a model", _TRAIN)
+    models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
+    for name, recipes in (("codec", "tiny, nano"), ("lm", "embedded, small, nano")):
+        one = _command(models, name, f"recipes: {recipes}", _TRAIN)
+        one.add_argument("recipe", metavar="RECIPE", help=recipes)
+        one.add_argument("settings", nargs="*", metavar="key=value", help="change a setting of the recipe")
+        one.add_argument("--data", required=True, metavar="DIR", help="what to train on")
+        one.add_argument("--dev", required=True, metavar="DIR", help="held-out data of the same kind")
+        one.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model")
+        one.add_argument("--stop", type=int, metavar="STEP", help="halt there; the same command goes on later")
+        one.add_argument("--quiet", action="store_true")
+        one.set_defaults(run=_train)
+
+
+def _add_bench(commands: _Commands[Any]) -> None:
+    bench = _command(commands, "bench", "measure the models and write the report", _BENCH)
+    bench.add_argument("name", choices=["main"], help="which benchmark")
+    bench.add_argument("--data", required=True, metavar="DIR", help="folder with train.jsonl.gz and test.jsonl.gz")
+    bench.add_argument("--real", metavar="DIR", help="held-out recordings")
+    bench.add_argument("--tokens", metavar="DIR", help="folder with train and test token shards")
+    bench.add_argument("--model", default="embedded", metavar="NAME")
+    bench.add_argument("--out", default="docs/benchmarks", metavar="DIR")
+    bench.add_argument("--cache", default="runs/bench", metavar="DIR")
+    bench.add_argument("--only", nargs="+", metavar="SECTION", help="codec, adherence, lm, speed, extend")
+    bench.add_argument("--quiet", action="store_true")
+    bench.add_argument("settings", nargs="*", metavar="key=value", help="such as prompts=64 seconds=10")
+    bench.set_defaults(run=_bench)
+
+
+def pairs(settings: Sequence[str]) -> dict[str, str]:
+    """``key=value`` words as a mapping. Raises RequestError for a word without ``=``."""
+    found: dict[str, str] = {}
+    for word in settings:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise RequestError(f"{word!r} is no setting: write key=value")
+        found[name] = value
+    return found
+
+
+def _train(args: argparse.Namespace) -> None:
+    from ..recipes.loop import override
+
+    settings = pairs(args.settings)
+    recipes: Any
+    if args.model == "codec":
+        from ..recipes import codec as recipes
+    else:
+        from ..recipes import lm as recipes
+    try:
+        config = override(recipes.recipe(args.recipe), settings)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    folder = recipes.train(config, args.data, args.dev, args.out, args.stop, args.quiet)
+    _say(args.quiet, f"the model is in {folder}")
+
+
+def _real(args: argparse.Namespace) -> None:
+    from ..recipes import real
+
+    rows = real.fetch(args.out, args.tier, args.packages)
+    _say(False, f"{len(rows)} recordings in {args.out}; credits in {Path(args.out) / 'ATTRIBUTION.md'}")
+
+
+def _folder(args: argparse.Namespace) -> None:
+    from ..recipes import real
+
+    rows = real.from_folder(args.source, args.out, licence=args.licence, author=args.author)
+    _say(False, f"{len(rows)} recordings in {args.out}")
+
+
+def _audio(args: argparse.Namespace) -> None:
+    from itertools import islice
+
+    from ..recipes import prepare
+    from ..recipes.piece import read_pieces
+
+    pieces = list(islice(read_pieces(args.pieces), args.limit)) if args.pieces else []
+    files = sorted(path for folder in args.files for path in Path(folder).rglob("*") if path.suffix.lower() in _AUDIO)
+    if not pieces and not files:
+        raise RequestError("nothing to pack: name --pieces, --files or both")
+    corpus = prepare.pack_audio(args.out, pieces, files, quiet=args.quiet)
+    _say(args.quiet, f"{corpus.hours:.2f} hours in {args.out}")
+
+
+def _tokens(args: argparse.Namespace) -> None:
+    from ..codec import load
+    from ..recipes import prepare
+    from .load import find
+
+    codec = load(args.codec or find("embedded")[0])
+    count = prepare.tokenise(codec, args.pieces, args.out, args.books, args.limit, args.quiet)
+    _say(args.quiet, f"{count} pieces in {args.out}")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from ..recipes import bench
+    from ..recipes.loop import override
+
+    try:
+        config = bench.BenchConfig(
+            data=args.data, real=args.real, tokens=args.tokens, model=args.model, out=args.out, cache=args.cache
+        )
+        config = override(config, pairs(args.settings))
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    bench.run(config, args.only, lambda text: _say(args.quiet, text), " ".join(["descant", *sys.argv[1:]]))
+    _say(args.quiet, f"the report is in {args.out}")
+
+
+def _say(quiet: bool, text: str) -> None:
+    if not quiet:
+        print(text, file=sys.stderr)

@@ -1,0 +1,204 @@
+"""Music made longer: the end of the given part becomes the prompt, the model goes on, and the two are joined.
+
+What is kept: every sample of the given part at its own rate and channels, save the last 20 ms, over which it fades
+into the continuation. The models are mono, so the continuation is one signal, given to each channel at that channel's
+level. Only the end of the given part is looked at, and files are copied block by block, so length costs no memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..codec import audio
+from ..codec.audio import Audio
+from ..codec.stft import mel
+from ..lm.sample import sample
+from .files import nearest_rate, writing
+from .generate import LOUDNESS, Music, Progress, decode, fade
+from .load import Studio
+from .request import Plan, Request, resolve_continuation
+
+#: Shortest music that can be continued, in seconds.
+SHORTEST = 0.1
+_SEAM = 0.02
+_LISTEN = 1.0
+_SILENCE = 1e-4  # -80 dB of full scale
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What follows a given part: ``wav`` [C, overlap + T] at the given part's rate.
+
+    Its first ``overlap`` samples replace the given part's last ones.
+    """
+
+    wav: Tensor
+    overlap: int
+    codes: Tensor
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+def extend(studio: Studio, given: Audio, request: Request, progress: Progress | None = None) -> Music:
+    """``given`` and ``request.duration`` seconds more, at the rate and channels of ``given``."""
+    more = continuation(studio, given, request, progress)
+    kept = given.wav[:, : given.wav.shape[-1] - more.overlap].float()
+    return Music(torch.cat([kept, more.wav], 1), given.rate, codes=more.codes, plan=more.plan, notes=more.notes)
+
+
+def extend_file(
+    studio: Studio, source: str | os.PathLike[str], target: str | os.PathLike[str], request: Request,
+    progress: Progress | None = None,
+) -> Music:  # fmt: skip
+    """Extend a file of any length into another; the result's ``wav`` holds the continuation alone.
+
+    The rate stays that of ``source`` unless the format of ``target`` does not know it.
+    """
+    about = audio.info(source)
+    _check_length(about.samples / about.rate)
+    rate = nearest_rate(target, about.rate)
+    like = getattr(about, "subtype", None)
+    keep = round((_window(studio) / studio.codec.frame_rate + _LISTEN) * rate)
+    held = torch.zeros(about.channels, 0)
+    with writing(target, rate, about.channels, like) as out:
+        for block in audio.blocks(source, rate=rate):
+            held = torch.cat([held, block], 1)
+            surplus = held.shape[1] - keep
+            if surplus > 0:
+                out.add(held[:, :surplus])
+                held = held[:, surplus:]
+        given = Audio(held, rate)
+        more = continuation(studio, given, request, progress)
+        out.add(held[:, : held.shape[1] - more.overlap])
+        out.add(more.wav)
+    notes = more.notes
+    if rate != about.rate:
+        notes = (*notes, f"resampled from {about.rate} to {rate} Hz, which {os.path.splitext(target)[1]} files can hold")
+    return Music(more.wav[:, more.overlap :], rate, codes=more.codes, plan=more.plan, notes=notes)
+
+
+def continuation(studio: Studio, given: Audio, request: Request, progress: Progress | None = None) -> Continuation:
+    """What follows ``given``, of which only the last seconds are read. Raises ValueError for silence or shortness."""
+    codec, lm = studio.codec, studio.lm
+    _check_length(given.wav.shape[-1] / given.rate)
+    request = request.seeded()
+    plan = resolve_continuation(request)
+    window = _window(studio)
+    tail = given.wav[:, -round((window / codec.frame_rate + _LISTEN) * given.rate) :].float()
+    if not bool(torch.isfinite(tail).all()):
+        raise ValueError("the end of the given music holds values that are not numbers: export it again")
+    if float(tail.abs().max()) < _SILENCE:
+        raise ValueError("the given music ends in silence: cut the silence off, or make new music with 'generate'")
+    mono = audio.resample(_mono(tail), given.rate, codec.rate)
+    count = min(window, mono.shape[-1] // codec.hop)
+    # the model knows music of ordinary loudness: what it hears is brought there, what it plays is brought back
+    loudness = audio.loudness(mono, codec.rate)
+    boost = 1.0 if math.isinf(loudness) else 10 ** (max(-40.0, min(60.0, LOUDNESS - loudness)) / 20)
+    settings = request.sampling
+    if plan.empty:
+        settings = replace(settings, guidance=1.0)  # nothing to follow: half the work
+    frames = math.ceil(request.duration * codec.frame_rate - 1e-9) + 1
+    start = count / codec.frame_rate
+    with studio.at_work():
+        prompt = _encode(studio, mono * boost, count)
+        offset = 0.0 if plan.tempo is None else _beat(mono[:, -count * codec.hop :], codec.rate, plan.tempo)
+        condition = plan.condition(beat_offset=offset, shift=start)
+        codes = sample(lm, frames, condition, prompt=prompt, settings=settings, seed=plan.seed, progress=progress)
+        heard = min(count, max(1, round(_LISTEN * codec.frame_rate)))
+        first = max(0, count - heard - 64)
+        played = decode(codec, codes[:, first:])[:, (count - heard - first) * codec.hop :] / boost
+    wav, overlap = _join(tail, given.rate, played, codec.rate, heard * codec.hop)
+    total = overlap + round(request.duration * given.rate)
+    wav = fade(wav[:, :total], given.rate, fade_out=0.025)
+    return Continuation(wav, overlap, codes, plan, (*plan.notes, *_notes(tail, given.rate)))
+
+
+def _check_length(seconds: float) -> None:
+    if seconds < SHORTEST:
+        raise ValueError(f"the given music lasts {seconds:.3f} s: at least {SHORTEST} s are needed to continue it")
+
+
+def _window(studio: Studio) -> int:
+    """Frames of prompt: half of what the model looks back on, so that it also sees what it plays."""
+    return max(1, studio.lm.config.window // 2)
+
+
+def _mono(wav: Tensor) -> Tensor:
+    """[C, T] -> [1, T]; the loudest channel where the channels cancel each other."""
+    mono = wav.mean(0, keepdim=True)
+    loudest = wav.square().mean(1).argmax()
+    if float(mono.square().mean()) < 0.01 * float(wav[loudest].square().mean()):
+        return wav[loudest][None]
+    return mono
+
+
+def _encode(studio: Studio, mono: Tensor, count: int) -> Tensor:
+    """Codes [K, count] of the last ``count`` frames of mono [1, T]."""
+    codec = studio.codec
+    # the encoder looks ahead: a mirror image of the end misleads it less than silence
+    mirror = mono[:, -2 * codec.hop :].flip(1)
+    length = min(mono.shape[-1] // codec.hop, count + 32) * codec.hop
+    wav = torch.cat([mono[:, mono.shape[-1] - length :], mirror], 1).expand(codec.channels, -1)
+    codes = codec.encode(wav[None], books=studio.lm.config.books)[0]
+    end = length // codec.hop
+    return codes[:, end - count : end]
+
+
+def _join(tail: Tensor, rate: int, played: Tensor, played_rate: int, heard: int) -> tuple[Tensor, int]:
+    """Level, channels, rate and cross-fade of ``played`` [1, heard + T], whose first ``heard`` samples retell the tail.
+
+    Returns [C, overlap + T'] at ``rate``, and the overlap.
+    """
+    played = audio.resample(played.mean(0, keepdim=True), played_rate, rate)
+    seam = min(round(heard * rate / played_rate), tail.shape[-1])
+    overlap = min(round(_SEAM * rate), seam // 2)
+    truth, retold = tail[:, tail.shape[-1] - seam :], played[:, :seam]
+    level = _rms(truth.square().mean(0)) / max(_rms(retold[0].square()), 1e-9)
+    # how loud each channel is beside the mean of all, over all that was heard
+    balance = tail.square().mean(1).sqrt() / max(_rms(tail.square().mean(0)), 1e-9)
+    wav = balance[:, None] * played * max(0.5, min(4.0, level))
+    wav = _soften(wav)
+    old, new = tail[:, tail.shape[-1] - overlap :], wav[:, seam - overlap : seam]
+    share = (torch.arange(overlap) + 0.5) / max(1, overlap)
+    # constant power for what the two have in common: like signals cross linearly, unlike ones by square root
+    likeness = float((old * new).sum() / (old.norm() * new.norm()).clamp(min=1e-9))
+    norm = (share.square() + (1 - share).square() + 2 * max(0.0, likeness) * share * (1 - share)).sqrt()
+    bridge = old * ((1 - share) / norm) + new * (share / norm)
+    return torch.cat([bridge, wav[:, seam:]], 1), overlap
+
+
+def _rms(power: Tensor) -> float:
+    return float(power.mean().sqrt())
+
+
+def _soften(wav: Tensor, knee: float = 0.9) -> Tensor:
+    """Bend what lies above ``knee`` so that nothing exceeds full scale."""
+    size = wav.abs()
+    bent = knee + (1 - knee) * torch.tanh((size - knee) / (1 - knee))
+    return torch.where(size > knee, bent * wav.sign(), wav)
+
+
+def _beat(mono: Tensor, rate: int, tempo: float) -> float:
+    """Seconds from the start of mono [1, T] to a beat: the phase at which most notes begin, the tempo being known."""
+    hop = rate // 100
+    power = mel(mono, rate, 1024, hop, 40)[0]
+    rise = (power + 1e-6).log().diff(dim=-1).clamp(min=0).sum(0)
+    period = 60.0 / tempo
+    angle = torch.arange(1, rise.shape[-1] + 1) * (hop / rate) * (2 * math.pi / period)
+    turn = torch.complex((rise * angle.cos()).sum(), (rise * angle.sin()).sum()).angle()
+    return float(turn) / (2 * math.pi) * period
+
+
+def _notes(tail: Tensor, rate: int) -> list[str]:
+    notes = []
+    if tail.shape[0] > 1:
+        notes.append("the continuation is mono: every channel holds it at its own level")
+    quiet = tail[:, -round(0.5 * rate) :]
+    if float(quiet.abs().max()) < _SILENCE:
+        notes.append("the given music ends in a silence of at least half a second, which may go on")
+    return notes

@@ -1,0 +1,153 @@
+"""Models by name or folder -> a :class:`Studio`: the codec and the language model that make music together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+
+from ..codec import pretrained as codec_files
+from ..codec.model import Codec
+from ..lm import pretrained as lm_files
+from ..lm.model import TokenLM
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..codec.audio import Audio
+    from .generate import Music
+
+#: Folder of the models the package carries.
+SHELF = Path(__file__).resolve().parent / "weights"
+#: Name -> (codec folder, language-model folder) inside :data:`SHELF`.
+EMBEDDED = {"embedded": ("codec_tiny", "lm_embedded")}
+
+
+class Wishes(TypedDict, total=False):
+    """The fields of :class:`descant.gen.request.Request` beside its text, as keyword arguments."""
+
+    genre: str | None
+    instruments: Sequence[str]
+    tempo: float | None
+    key: str | None
+    beats_per_bar: int | None
+    chords: Sequence[str]
+    duration: float
+    seed: int | None
+    temperature: float
+    top_k: int
+    top_p: float
+    guidance: float
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A codec and a language model over its tokens."""
+
+    codec: Codec
+    lm: TokenLM
+    name: str = "embedded"
+    threads: int | None = None
+    """CPU threads used while it works; None leaves torch's setting."""
+
+    def __post_init__(self) -> None:
+        lm, codec = self.lm.config, self.codec
+        if lm.books > codec.books or lm.cardinality != codec.cardinality or lm.frame_rate != codec.frame_rate:
+            raise ValueError(
+                f"{self.name}: the language model writes {lm.books} books of {lm.cardinality} at {lm.frame_rate:g} frames/s, "
+                f"the codec reads {codec.books} of {codec.cardinality} at {codec.frame_rate:g}: they do not belong together"
+            )
+
+    def generate(self, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+        """Make new music from a sentence, typed wishes, or both; see :class:`descant.gen.request.Request`.
+
+        Returns a :class:`descant.gen.generate.Music` with ``.wav`` [C, T] and ``.rate``. Raises RequestError.
+        """
+        from .generate import generate
+        from .request import Request
+
+        return generate(self, Request(text=text, **wishes))
+
+    def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+        """Continue ``given`` by ``seconds``; see :mod:`descant.gen.extend`.
+
+        Returns a :class:`descant.gen.generate.Music`: ``given`` as it was, at its own rate and channels, and what follows.
+        """
+        from .extend import extend
+        from .request import Request
+
+        wishes["duration"] = seconds
+        return extend(self, given, Request(text=text, **wishes))
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inference on this studio's number of threads; torch's setting is restored afterwards."""
+        before = torch.get_num_threads()
+        try:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def load(name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None) -> Studio:
+    """Load a model: ``"embedded"``, or a folder.
+
+    A folder holds a language model (as ``descant train lm`` exports it), which is joined to the embedded codec, or two
+    folders whose names begin with ``codec`` and ``lm``. Nothing is downloaded. Raises FileNotFoundError when files are
+    missing and ValueError when they are damaged or do not fit together.
+    """
+    if threads is not None and not 1 <= threads <= 1024:
+        raise ValueError(f"threads {threads} is outside 1 to 1024")
+    name = os.fspath(name_or_folder)
+    codec, lm = find(name)
+    return Studio(codec_files.load(codec), lm_files.load(lm), name, threads)
+
+
+def find(name: str) -> tuple[Path, Path]:
+    """Folders of the codec and the language model called ``name``. Raises FileNotFoundError saying what is missing."""
+    if name in EMBEDDED:
+        codec, lm = (SHELF / part for part in EMBEDDED[name])
+        for folder in (codec, lm):
+            if not _is_model(folder):
+                raise FileNotFoundError(
+                    f"the {name} model is incomplete: {folder} has no config.json and model.safetensors; "
+                    "install descant again, or name a folder of your own with --model"
+                )
+        return codec, lm
+    folder = Path(name)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no model {name!r}: it is neither a folder nor one of {', '.join(EMBEDDED)}")
+    if _is_model(folder):
+        if "codec" in _format(folder):
+            raise ValueError(f"{folder} is a codec; music needs a language model too: name a folder that holds both")
+        return find("embedded")[0], folder
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and _is_model(path))
+    codecs = [path for path in inside if path.name.startswith("codec")]
+    models = [path for path in inside if path.name.startswith("lm")]
+    if len(models) != 1 or len(codecs) > 1:
+        raise FileNotFoundError(
+            f"{folder} must hold one folder 'lm...' (and may hold one 'codec...') with config.json and "
+            f"model.safetensors; found {[path.name for path in inside] or 'none'}"
+        )
+    return codecs[0] if codecs else find("embedded")[0], models[0]
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+
+
+def _format(folder: Path) -> str:
+    try:
+        header = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return str(header.get("format", "")) if isinstance(header, dict) else ""
+    except (OSError, ValueError):
+        return ""  # the loader says what is wrong with it

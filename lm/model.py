@@ -1,0 +1,226 @@
+"""The language model over codec tokens: a windowed decoder-only transformer with typed conditions.
+
+One step of the delay pattern is one position: the embeddings of its K tokens are summed, the frame's conditions added,
+and K heads predict the next step's tokens, as in MusicGen (Copet et al., 2023, arXiv:2306.05284). What differs: rotary
+positions and a sliding window instead of absolute ones, so that generation never has to start over; conditions aligned
+to frames instead of text alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .attention import banded, causal, heads, rope_table, unit
+from .cache import Cache
+from .condition import ConditionBatch
+from .conditioner import Conditioned, Conditioner, StemEncoder
+from .pattern import Pattern
+from .text import Tokenizer
+from .transformer import Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMConfig:
+    """Sizes of a :class:`TokenLM`."""
+
+    width: int
+    layers: int
+    heads: int
+    books: int = 4
+    cardinality: int = 1024
+    window: int = 512
+    """Steps a position can look back on, itself included; also the natural training length in frames."""
+    frame_rate: float = 50.0
+    pattern: str = "delay"
+    """``delay`` or ``parallel``."""
+    text_vocab: int = 2048
+    text_tokens: int = 30
+    """Tokens of a text that are kept."""
+    text_width: int = 128
+    sinks: int = 2
+    """Learned positions that always lead the prefix."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.layers, self.heads, self.books, self.cardinality, self.window, self.text_vocab)
+        if min(*sizes, self.text_tokens, self.text_width, self.sinks) < 1 or not 0 < self.frame_rate < float("inf"):
+            raise ValueError(f"every size must be positive: {self}")
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width {self.width} over {self.heads} heads: a head's size must be a whole, even number")
+        if self.pattern not in ("delay", "parallel"):
+            raise ValueError(f"unknown pattern {self.pattern!r}: delay or parallel")
+        if self.text_width % max(1, self.text_width // 64) or self.text_width % 2 or self.width % 4:
+            raise ValueError(f"text_width {self.text_width} must be even and width {self.width} a multiple of 4")
+
+    @property
+    def prefix(self) -> int:
+        """L, the prefix's length."""
+        return self.sinks + self.text_tokens
+
+
+def nano() -> LMConfig:
+    """For tests, demonstrations and a first run on a CPU."""
+    return LMConfig(width=256, layers=8, heads=4)
+
+
+def embedded() -> LMConfig:
+    """The size the package ships."""
+    return LMConfig(width=384, layers=10, heads=6)
+
+
+def base() -> LMConfig:
+    """Twice the embedded size."""
+    return LMConfig(width=512, layers=12, heads=8)
+
+
+class TokenLM(nn.Module):
+    """Tokens of K codebooks, conditioned. ``tokenizer``: bytes of :func:`descant.lm.text.train_tokenizer`."""
+
+    def __init__(self, config: LMConfig, tokenizer: bytes | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.pattern = Pattern.delayed(config.books) if config.pattern == "delay" else Pattern.parallel(config.books)
+        width = config.width
+        self.embed = nn.Embedding(config.books * (config.cardinality + 1), width)
+        nn.init.normal_(self.embed.weight, std=0.3)
+        stems = StemEncoder(config.books, config.cardinality, width // 2, width, config.window)
+        text = (config.text_vocab, config.text_width)
+        self.conditioner = Conditioner(width, (config.sinks, config.text_tokens), text, stems)
+        self.stack = Stack(width, config.layers, config.heads)
+        self.heads = nn.Linear(width, config.books * config.cardinality, bias=False)
+        nn.init.normal_(self.heads.weight, std=0.5 * width**-0.5)
+        self._tables: dict[tuple[int, torch.device], Tensor] = {}
+        if tokenizer is not None:
+            self.set_tokenizer(tokenizer)
+
+    @property
+    def special(self) -> int:
+        """The token of cells without a token."""
+        return self.config.cardinality
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The text tokenizer, if the model has one."""
+        return self.conditioner.tokenizer
+
+    def set_tokenizer(self, data: bytes) -> None:
+        """Use the tokenizer in ``data``. Raises ValueError when it has more pieces than the model has rows."""
+        tokenizer = Tokenizer(data)
+        if len(tokenizer) > self.config.text_vocab:
+            raise ValueError(f"the tokenizer has {len(tokenizer)} pieces, the model rows for {self.config.text_vocab}")
+        self.conditioner.tokenizer = tokenizer
+
+    def forward(self, codes: Tensor, cond: ConditionBatch | Conditioned, cache: Cache | None = None) -> Tensor:
+        """Steps of the pattern, [B, K, S] of tokens or :attr:`special` -> logits [B, K, S, V] of each following step.
+
+        ``cond`` has a frame per step, from step 0. With a ``cache`` the steps follow those it has seen. B may be 1
+        where ``cond`` has more rows.
+        """
+        x = self._hidden(codes, cond, cache)
+        return self._logits(x).transpose(1, 2)
+
+    def loss(self, codes: Tensor, cond: ConditionBatch | Conditioned, skip: int = 0) -> tuple[Tensor, Tensor]:
+        """Codes [B, K, F] -> mean cross-entropy over the codebooks (nats) and that of each, [K]; both carry gradients.
+
+        Steps 0 ... F - 1 are the inputs, so a full window of frames is a full window of steps: the last frames are
+        learnt in their coarse codebooks only. Cells without a token count for nothing, whether the pattern leaves them
+        empty or ``codes`` marks them with -1. ``skip`` leaves out the first steps: with K of them no empty cell is left
+        and the model sees a window that has slid away from the beginning, as it does in long generation.
+        """
+        self._check_codes(codes)
+        frames = codes.shape[2]
+        if not 0 <= skip < frames:
+            raise ValueError(f"skip {skip} must leave some of the {frames} steps")
+        sequence = self.pattern.apply(codes, -1)
+        inputs, targets = sequence[:, :, skip:frames], sequence[:, :, skip + 1 : frames + 1]
+        prefix, added = self.prepare(cond)
+        x = self._hidden(inputs.masked_fill(inputs < 0, self.special), Conditioned(prefix, added[:, skip:]), None)
+        logits = self._logits(x).flatten(0, 2).float()
+        targets = targets.transpose(1, 2).reshape(-1)
+        each = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none").view(-1, self.config.books)
+        counts = (targets.view(-1, self.config.books) >= 0).sum(0)
+        books = each.sum(0) / counts.clamp(min=1)
+        return books.sum() / (counts > 0).sum().clamp(min=1), books
+
+    def prepare(self, cond: ConditionBatch | Conditioned) -> Conditioned:
+        """Run the conditioner, unless that has been done."""
+        return cond if isinstance(cond, Conditioned) else self.conditioner(cond)
+
+    def cache(self, rows: int) -> Cache:
+        """An empty cache for ``rows`` sequences."""
+        shape = (self.config.layers, rows, self.config.heads, self.stack.head)
+        return Cache(shape, self.config.prefix, self.config.window, self.embed.weight.device)
+
+    def save(self, folder: str | Path, half: bool = True) -> None:
+        """Write config.json, model.safetensors (float16 if ``half``) and tokenizer.model to ``folder``."""
+        from .pretrained import save
+
+        save(self, folder, half)
+
+    def _check_codes(self, codes: Tensor) -> None:
+        books, top = self.config.books, self.config.cardinality
+        if codes.dim() != 3 or codes.shape[1] != books or codes.shape[2] < 1 or codes.is_floating_point():
+            raise ValueError(f"codes must be whole numbers [B, {books}, frames], got {list(codes.shape)} {codes.dtype}")
+        low, high = (int(value) for value in codes.aminmax())
+        if low < -1 or high >= top:
+            raise ValueError(f"codes range over {low} ... {high}: tokens are 0 ... {top - 1}, -1 marks an absent one")
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """[B, S, D] -> [B, S, K, V]."""
+        return self.heads(x).unflatten(-1, (self.config.books, -1))  # type: ignore[no-any-return]
+
+    def _hidden(self, codes: Tensor, cond: ConditionBatch | Conditioned, cache: Cache | None) -> Tensor:
+        """[B, K, S] -> [B, S, D]."""
+        prefix, added = self.prepare(cond)
+        steps, seen = codes.shape[2], 0 if cache is None else cache.steps
+        if codes.dim() != 3 or codes.shape[1] != self.config.books or codes.shape[0] not in (1, prefix.shape[0]):
+            rows = prefix.shape[0]
+            raise ValueError(
+                f"steps must be [{rows}, {self.config.books}, S] as the conditions, got {list(codes.shape)}"
+            )
+        if added.shape[1] < seen + steps:
+            raise ValueError(f"conditions cover {added.shape[1]} steps, {seen + steps} are needed: collate more frames")
+        first = torch.arange(self.config.books, device=codes.device) * (self.config.cardinality + 1)
+        x = self.embed(codes.transpose(1, 2) + first).sum(2) + added[:, seen : seen + steps]
+        if cache is None:
+            return self._uncached(prefix, x)
+        return self._cached(prefix, x, cache)
+
+    def _uncached(self, prefix: Tensor, x: Tensor) -> Tensor:
+        """Prefix [B, L, D] and all steps [B, S, D] -> [B, S, D]."""
+        length, window, steps = prefix.shape[1], self.config.window, x.shape[1]
+        table = self._table(length + min(steps, window), x.device)
+
+        def mix(_: int, qkv: Tensor) -> Tensor:
+            if steps <= window:
+                return causal(*heads(qkv, table))
+            lead = causal(*heads(qkv[:, :length], table[:length]))
+            sinks = unit(qkv[:, :length, 1]).transpose(1, 2), qkv[:, :length, 2].transpose(1, 2)
+            return torch.cat([lead, banded(qkv[:, length:], sinks, None, 0, window)[0]], 1)
+
+        return self.stack(torch.cat([prefix, x], 1), mix)[:, length:]  # type: ignore[no-any-return]
+
+    def _cached(self, prefix: Tensor, x: Tensor, cache: Cache) -> Tensor:
+        """The next steps [B, S, D] -> [B, S, D], at most a window at a time."""
+        if cache.rows != prefix.shape[0]:
+            raise ValueError(f"the cache holds {cache.rows} rows, the conditions {prefix.shape[0]}")
+        parts = []
+        for part in torch.split(x, self.config.window, 1):
+            count = part.shape[1]
+            if cache.steps == 0:
+                part = self.stack(torch.cat([prefix, part], 1), cache.begin)[:, prefix.shape[1] :]
+            else:
+                cache.advance(count)
+                part = self.stack(part, cache.step)
+            cache.commit(count)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _table(self, count: int, device: torch.device) -> Tensor:
+        if (count, device) not in self._tables:
+            self._tables = {(count, device): rope_table(0, count, self.stack.head).to(device)}
+        return self._tables[count, device]

@@ -1,0 +1,144 @@
+"""The verbs' part of the benchmark: generate from held-out sentences, time a whole process, listen at a seam."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..codec import audio
+from ..eval import reconstruction, seam
+from ..eval.statistics import bootstrap
+from .bench_adherence import Heard, analyse, relations, score
+from .bench_codec import through_codec
+from .judge import RATE
+
+if TYPE_CHECKING:
+    from .bench import Bench
+
+_SENTENCE = "an upbeat bossa nova in G minor with flute and nylon guitar"
+
+
+def adherence(bench: Bench) -> dict[str, Any]:
+    """Generate every held-out prompt, analyse it, and the true clips plain and through the codec."""
+    folder = bench.folder / "adherence"
+    folder.mkdir(exist_ok=True)
+    rows: dict[str, list[Heard]] = {"ours": [], "codec": [], "plain": []}
+    books = bench.studio.lm.config.books
+    for index, (piece, prompt) in enumerate(bench.prompts):
+        place = folder / f"{index:03d}.json"
+        if not place.is_file():
+            bench.log(f"adherence: {index + 1} of {len(bench.prompts)}: {prompt.text}")
+            wav = _generated(bench, index, prompt.text)
+            true = bench.true_clip(piece)
+            passed = through_codec(bench.codec, true[None], books)[0]
+            heard = {
+                "ours": asdict(analyse(wav, bench.codec.rate, bench.judge)),
+                "codec": asdict(analyse(passed, RATE, bench.judge)),
+                "plain": asdict(analyse(true, RATE, bench.judge)),
+            }
+            place.write_text(json.dumps(heard), encoding="utf-8")
+        found = json.loads(place.read_text(encoding="utf-8"))
+        for name, clips in rows.items():
+            clips.append(Heard.from_dict(found[name]))
+    prompts = [prompt for _, prompt in bench.prompts]
+    return {
+        "rows": {name: score(clips, prompts) for name, clips in rows.items()},
+        "tempo_relations": {name: relations(clips, prompts) for name, clips in rows.items()},
+        "prompts": [asdict(prompt) for prompt in prompts],
+        "heard": {name: [asdict(clip) for clip in clips] for name, clips in rows.items()},
+    }
+
+
+def _generated(bench: Bench, index: int, text: str) -> Tensor:
+    path = bench.folder / "adherence" / f"{index:03d}.flac"
+    if not path.is_file():
+        made = bench.studio.generate(text, duration=bench.config.seconds, seed=bench.config.seed + index)
+        audio.write(path, made)
+    return audio.read(path).wav
+
+
+def speed(model: str, seconds: float, repeats: int = 3) -> dict[str, Any]:
+    """Time ``descant generate`` as a process of its own, from start to written file, and its peak memory.
+
+    The repeats use one seed: their files must be identical.
+    """
+    walls, peaks, digests = [], [], set()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(repeats):
+            path = Path(folder) / f"{number}.wav"
+            words = ["generate", _SENTENCE, "--duration", f"{seconds:g}", "--seed", "7", "-o", str(path), "--quiet"]
+            if model != "embedded":
+                words += ["--model", model]
+            wall, peak = timed([sys.executable, "-m", "descant", *words])
+            walls.append(wall)
+            peaks.append(peak)
+            digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+        help_wall, _ = timed([sys.executable, "-m", "descant", "--help"])
+    return {
+        "wall_s": walls, "peak_rss_mb": max(peaks), "identical": len(digests) == 1, "help_s": help_wall,
+        "seconds": seconds, "sentence": _SENTENCE,
+    }  # fmt: skip
+
+
+def timed(command: Sequence[str]) -> tuple[float, float]:
+    """Run a command to its end -> (wall seconds, peak resident MB). Raises RuntimeError when it fails."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - began
+        if process.returncode:
+            log.seek(0)
+            tail = log.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}: {' '.join(tail)}")
+    # Linux counts kilobytes, macOS bytes
+    return wall, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def extend(bench: Bench, count: int = 12) -> dict[str, Any]:
+    """Continue true clips by half their length and compare the seam with jumps inside true clips."""
+    config, rate = bench.config, bench.codec.rate
+    keep = config.seconds / 2
+    pairs = bench.prompts[:: max(1, len(bench.prompts) // count)][:count]
+    clips = [bench.true_clip(piece) for piece, _ in pairs]
+    real = seam.jumps_inside(clips, rate, per_clip=64)
+    through = seam.jumps_inside(
+        [through_codec(bench.codec, clip[None], bench.studio.lm.config.books)[0] for clip in clips], rate, per_clip=64
+    )
+    rows, kept = [], []
+    for index, clip in enumerate(clips):
+        bench.log(f"extend: {index + 1} of {len(clips)}")
+        given = audio.Audio(clip[None, : round(keep * rate)], rate)
+        longer = bench.studio.extend(given, seconds=keep, seed=config.seed + index)
+        length = given.wav.shape[-1]
+        start = longer.wav[:, :length].mean(dim=0, keepdim=True)
+        kept.append(reconstruction.si_sdr(given.wav, start))
+        rows.append(seam.compare(seam.jump(longer.wav, longer.rate, keep), real))
+    measures = ("level", "flux", "click")
+    return {
+        "count": len(rows),
+        "kept_si_sdr": asdict(bootstrap(kept)),
+        "inside_99": sum(row.inside() for row in rows) / len(rows),
+        "seam": {name: [getattr(row.jump, name) for row in rows] for name in measures},
+        "rank": {name: [getattr(row, f"{name}_rank") for row in rows] for name in measures},
+        "real": {name: _quantiles([getattr(row, name) for row in real]) for name in measures},
+        "codec": {name: _quantiles([getattr(row, name) for row in through]) for name in measures},
+    }
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    data = torch.tensor(values, dtype=torch.float64)
+    return {f"q{int(100 * q)}": float(data.quantile(q)) for q in (0.5, 0.9, 0.99)}

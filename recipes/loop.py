@@ -1,0 +1,287 @@
+"""One training loop for every model: schedule, averaging, checkpoints, exact resume, logs, validation.
+
+A task says what one step is; the loop does the rest. Nothing about a run depends on wall-clock or on how often it
+was interrupted: batches and noise are functions of (seed, step), so a checkpoint needs only weights, optimisers and
+the step, and a run that was killed ends at the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What every run has; a task's own settings live beside the task."""
+
+    steps: int
+    batch: int = 16
+    lr: float = 1e-3
+    final_lr: float = 1e-5
+    warmup: int = 100
+    """Steps of linear rise to ``lr``; a cosine to ``final_lr`` follows."""
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.999
+    """Decay of the averaged weights that are validated and exported."""
+    seed: int = 0
+    validate_every: int = 500
+    save_seconds: float = 120.0
+    log_every: int = 20
+    device: str = "auto"
+    """``cpu``, ``cuda`` or ``auto``."""
+    bf16: bool = True
+    """bfloat16 matrix products."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "validate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1 or self.lr <= 0 or self.clip <= 0:
+            raise ValueError(f"lr {self.lr} and clip {self.clip} must be positive, ema {self.ema} in 0..1")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device the run uses."""
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(auto if self.device == "auto" else self.device)
+
+
+class Task(Protocol):
+    """What a recipe gives the loop."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is averaged, validated and exported."""
+
+    @property
+    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Optimisers by name; their groups' ``scale`` multiplies the learning rate."""
+
+    @property
+    def extra(self) -> Mapping[str, nn.Module]:
+        """Modules that are trained and checkpointed beside the model (a discriminator)."""
+
+    def step(self, step: int, ema: Mapping[str, Tensor]) -> dict[str, float]:
+        """Do one update, number ``step`` counted from 0; return figures for the log."""
+
+    def lr(self, step: int) -> float:
+        """Learning rate at ``step``."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Figures of ``model`` on held-out data."""
+
+
+def cosine(step: int, start: int, end: int, peak: float, final: float, warmup: int) -> float:
+    """Linear warm-up from ``start``, then a half cosine from ``peak`` to ``final`` at ``end``."""
+    if step - start < warmup:
+        return peak * (step - start + 1) / warmup
+    share = min(1.0, (step - start - warmup) / max(1, end - start - warmup))
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def stream(seed: int, step: int, purpose: int = 0) -> torch.Generator:
+    """The generator of a step: all randomness of a run is drawn from these."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 31 + purpose)
+
+
+def override(config: Any, pairs: Mapping[str, str]) -> Any:
+    """Replace fields of a dataclass by ``key=value`` texts. Raises ValueError on unknown keys or unreadable values."""
+    values: dict[str, Any] = {}
+    for key, text in pairs.items():
+        if key not in config.__dataclass_fields__:
+            raise ValueError(f"unknown setting {key!r}; known: {', '.join(sorted(config.__dataclass_fields__))}")
+        now = getattr(config, key)
+        try:
+            if isinstance(now, bool):
+                values[key] = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            else:
+                values[key] = text if isinstance(now, str) else type(now)(float(text) if isinstance(now, int) else text)
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{key}={text}: expected a value like {now!r}") from error
+    return replace(config, **values)
+
+
+def run(
+    task: Task, config: LoopConfig, folder: str | os.PathLike[str], stop: int | None = None, quiet: bool = False
+) -> int:
+    """Train ``task`` in ``folder``, resuming from its checkpoint; return the step reached.
+
+    stop: halt after this step (the schedule still spans ``config.steps``). Interrupts (SIGINT, SIGTERM) save first.
+    Files: ``checkpoint.pt`` (tensors only), ``log.jsonl``, ``tensorboard/``.
+    """
+    from tqdm import tqdm
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    ema = {name: value.detach().clone().float() for name, value in task.model.named_parameters()}
+    step = restore(task, config, ema, folder)
+    end = config.steps if stop is None else min(stop, config.steps)
+    halt = _Halt()
+    saved = time.monotonic()
+    with halt, Log(folder, step) as log, tqdm(total=config.steps, initial=step, disable=quiet, unit="step") as bar:
+        while step < end and not halt.asked:
+            for optimiser in task.optimisers.values():
+                for group in optimiser.param_groups:
+                    group["lr"] = task.lr(step) * group.get("scale", 1.0)
+            figures = task.step(step, ema)
+            _average(ema, task.model, min(config.ema, (step + 1) / (step + 10)))
+            step += 1
+            bar.update()
+            if step % config.log_every == 0 or step == end:
+                log.write(step, {"lr": task.lr(step - 1), **figures})
+                bar.set_postfix({key: f"{value:.3f}" for key, value in list(figures.items())[:4]})
+            if step % config.validate_every == 0 or step == config.steps:
+                log.write(step, {f"val/{key}": value for key, value in _validate(task, ema).items()})
+            if time.monotonic() - saved > config.save_seconds:
+                save(task, config, ema, step, folder)
+                saved = time.monotonic()
+    save(task, config, ema, step, folder)
+    return step
+
+
+def averaged(task: Task, ema: Mapping[str, Tensor]) -> None:
+    """Put the averaged weights into ``task.model`` (buffers stay)."""
+    with torch.no_grad():
+        for name, value in task.model.named_parameters():
+            value.copy_(ema[name])
+
+
+def save(task: Task, config: LoopConfig, ema: Mapping[str, Tensor], step: int, folder: Path) -> None:
+    """Write the checkpoint under a temporary name, flush it to disk, rename it."""
+    state = {
+        "step": step,
+        "config": asdict(config),
+        "model": task.model.state_dict(),
+        "ema": dict(ema),
+        "extra": {name: module.state_dict() for name, module in task.extra.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in task.optimisers.items()},
+    }
+    part = folder / "checkpoint.pt.part"
+    with open(part, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / "checkpoint.pt")
+
+
+def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path) -> int:
+    """Load the checkpoint of ``folder`` into task and ema, if there is one; return its step.
+
+    Raises ValueError when the checkpoint belongs to a run with other settings.
+    """
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    free = {"save_seconds", "log_every", "validate_every", "device"}
+    changed = [key for key, value in asdict(config).items() if key not in free and state["config"].get(key) != value]
+    if changed:
+        raise ValueError(f"{path} was made with other settings ({', '.join(changed)}): choose another folder")
+    task.model.load_state_dict(state["model"])
+    for name, module in task.extra.items():
+        module.load_state_dict(state["extra"][name])
+    for name, optimiser in task.optimisers.items():
+        optimiser.load_state_dict(state["optimisers"][name])
+    for name, value in state["ema"].items():
+        ema[name].copy_(value)
+    return int(state["step"])
+
+
+class Log:
+    """Figures as JSON lines and, where the package is installed, as TensorBoard events."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        _trim(folder / "log.jsonl", step)
+        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - open until __exit__
+        self._board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add one row."""
+        row = {"step": step, "time": round(time.time(), 1), **{key: round(float(v), 6) for key, v in figures.items()}}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for key, value in figures.items():
+                self._board.add_scalar(key, float(value), step)
+
+
+class _Halt:
+    """Turns the first SIGINT or SIGTERM into a request to save and stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: the caller handles signals
+                return
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, self._old[number])
+
+
+def _average(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    names, values = zip(*model.named_parameters(), strict=True)
+    averages = [ema[name] for name in names]
+    torch._foreach_lerp_(averages, [value.detach().float() for value in values], 1 - decay)
+
+
+def _validate(task: Task, ema: Mapping[str, Tensor]) -> dict[str, float]:
+    backup = {name: value.detach().clone() for name, value in task.model.named_parameters()}
+    training = task.model.training
+    averaged(task, ema)
+    task.model.eval()
+    with torch.no_grad():
+        figures = task.validate(task.model)
+        for name, value in task.model.named_parameters():
+            value.copy_(backup[name])
+    task.model.train(training)
+    return figures
+
+
+def _trim(path: Path, step: int) -> None:
+    # rows past the checkpoint belong to work that was lost: the resumed run writes them again
+    if not path.exists():
+        return
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    keep = [line for line in rows if json.loads(line)["step"] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(line + "\n" for line in keep), encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from descant.lm.pattern import Pattern, delay, undelay
+
+PATTERNS = [Pattern.delayed(4), Pattern.parallel(3), Pattern((0, 0, 1, 1, 2, 2)), Pattern((0, 3, 1)), Pattern.delayed(1)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_revert_is_the_exact_inverse_and_every_cell_is_where_the_rule_says(pattern: Pattern, frames: int) -> None:
+    codes = torch.randint(0, 50, (2, pattern.books, frames))
+    sequence = pattern.apply(codes, 50)
+    assert sequence.shape == (2, pattern.books, pattern.steps(frames))
+    assert torch.equal(pattern.revert(sequence), codes)
+    expected = torch.full_like(sequence, 50)
+    for b in range(2):
+        for k in range(pattern.books):
+            for t in range(frames):
+                expected[b, k, 1 + t + pattern.delays[k]] = codes[b, k, t]
+    assert torch.equal(sequence, expected)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_mask_marks_each_token_once(pattern: Pattern) -> None:
+    mask = pattern.mask(6)
+    assert torch.equal(mask, (pattern.apply(torch.zeros(1, pattern.books, 6, dtype=torch.long), 9) == 0)[0])
+    assert mask.sum(1).tolist() == [6] * pattern.books
+
+
+def test_delay_of_four_books_by_hand() -> None:
+    codes = torch.tensor([[[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]]])
+    rows = [[0, 1, 2, 3, 0, 0, 0], [0, 0, 4, 5, 6, 0, 0], [0, 0, 0, 7, 8, 9, 0], [0, 0, 0, 0, 10, 11, 12]]
+    assert delay(codes, 0).tolist() == [rows]
+    assert torch.equal(undelay(delay(codes, 0)), codes)
+
+
+def test_a_longer_piece_begins_like_a_shorter_one() -> None:
+    codes = torch.randint(0, 9, (1, 4, 12))
+    assert torch.equal(delay(codes, 9)[:, :, :6], delay(codes[:, :, :5], 9)[:, :, :6])
+
+
+def test_zero_frames() -> None:
+    assert delay(torch.empty(1, 3, 0, dtype=torch.long), 7).tolist() == [[[7] * 3] * 3]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 3, 5), (1, 4, 5, 1)])
+def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Pattern.delayed(4).apply(torch.zeros(shape, dtype=torch.long), 0)
+
+
+def test_bad_patterns_and_short_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="delays"):
+        Pattern(())
+    with pytest.raises(ValueError, match="delays"):
+        Pattern((0, -1))
+    with pytest.raises(ValueError, match="shorter"):
+        undelay(torch.zeros(1, 4, 3, dtype=torch.long))

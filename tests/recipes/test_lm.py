@@ -1,0 +1,109 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import descant.lm
+from descant.lm.condition import Condition
+from descant.lm.sample import SamplingSettings, sample
+from descant.recipes import lm as recipes
+from descant.recipes.loop import override
+from descant.recipes.piece import Piece, Stem, write_pieces
+from descant.recipes.tokens import TokenSet, ngram_baselines
+
+
+def _piece(number: int) -> Piece:
+    tempo, bar = 60.0 + 20 * number, 240 / (60.0 + 20 * number)
+    return Piece(
+        id=f"p{number}", layer="builtin", split="train", seed=number, duration=6.0, genre=("jazz", "rock")[number % 2],
+        style="plain", tempo=tempo, beats_per_bar=4, key=("C major", "A minor")[number % 2],
+        chords=tuple((i * bar, (i + 1) * bar, "C" if i % 2 else "Am") for i in range(math.ceil(6 / bar))), melody=(),
+        stems=(Stem(role="lead", instrument="flute", program=73, notes=((0.0, 1.0, 60, 90),)),),
+        captions=tuple(f"{mood} {('jazz', 'rock')[number % 2]} with flute" for mood in ("calm", "bright", "slow")),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pieces of six seconds whose tokens repeat with the beat, so that there is something to learn."""
+    folder = tmp_path_factory.mktemp("tokens")
+    rng = np.random.default_rng(0)
+    pieces = [_piece(number) for number in range(4)]
+    rows = []
+    for piece in pieces:
+        pattern = rng.integers(0, 1024, (round(60 / piece.tempo * 50), 4))
+        rows.append(np.resize(pattern, (300, 4)).astype(np.uint16))
+    np.savez(folder / "tokens-00000.npz", codes=np.concatenate(rows), starts=np.arange(5) * 300)
+    write_pieces(folder / "pieces-00000.jsonl.gz", pieces)
+    mark = {"codec": "0" * 16, "books": 4, "rate": 32000, "hop": 640, "cardinality": 1024}
+    (folder / "tokens.json").write_text(json.dumps(mark))
+    return folder
+
+
+def test_crops_carry_the_conditions_of_their_place(shards: Path) -> None:
+    data = TokenSet(shards)
+    crop = data.crop(1, 100, 50, 0)
+    assert torch.equal(crop.codes.t(), torch.from_numpy(data.codes[1][100:150].astype(np.int64)))
+    assert crop.condition.beat_offset == -2.0 and crop.condition.tempo == 80.0
+    # bars of 3 s: at 2 s the first bar's Am has one second left, then C
+    assert crop.condition.chords is not None
+    assert crop.condition.chords[0] == (-2.0, 1.0, "Am")
+    assert data.hours == pytest.approx(24 / 3600)
+
+
+def test_one_small_epoch_trains_exports_and_samples(shards: Path, tmp_path: Path) -> None:
+    folder = recipes.train(recipes.recipe("nano"), str(shards), str(shards), str(tmp_path), quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"val/ce_0", "val/ce_3", "val/blind_0"} <= set(rows[-1])
+    model = descant.lm.load(folder)
+    condition = Condition(text="calm jazz with flute", genre="jazz", tempo=90.0, key="C major")
+    codes = sample(model, 20, condition, settings=SamplingSettings(guidance=2.0), seed=1)
+    assert codes.shape == (4, 20) and int(codes.max()) < 1024
+
+
+def test_it_overfits_a_single_batch(shards: Path) -> None:
+    config = override(recipes.recipe("nano"), {"lr": "0.01"})
+    data = TokenSet(shards)
+    task = recipes.LMTask(config, data, data)
+    crops = data.draw(4, 50, torch.Generator().manual_seed(0))
+    data.draw = lambda *_: crops  # type: ignore[method-assign]
+    for group in task.optimisers["lm"].param_groups:
+        group["lr"] = 0.01
+    figures = [task.step(step, {}) for step in range(60)]
+    assert figures[0]["loss"] > 6.5
+    assert figures[-1]["loss"] < 0.5 * figures[0]["loss"]
+
+
+def test_resume_is_exact(shards: Path, tmp_path: Path) -> None:
+    config = override(recipes.recipe("nano"), {"steps": "12", "validate_every": "50"})
+    recipes.train(config, str(shards), str(shards), str(tmp_path / "whole"), quiet=True)
+    recipes.train(config, str(shards), str(shards), str(tmp_path / "parts"), stop=5, quiet=True)
+    recipes.train(config, str(shards), str(shards), str(tmp_path / "parts"), quiet=True)
+    a, b = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True)["model"] for n in ("whole", "parts"))
+    assert all(torch.equal(a[name], b[name]) for name in a if isinstance(a[name], torch.Tensor))
+
+
+def test_baselines_of_a_deterministic_sequence(shards: Path) -> None:
+    data = TokenSet(shards)
+    baselines = ngram_baselines(data, data, 1024, 4)
+    # repeating patterns: the previous token nearly decides the next one, the histogram does not
+    assert all(b < 0.5 * u for u, b in zip(baselines["unigram"], baselines["bigram"], strict=True))
+    assert all(u < math.log(1024) for u in baselines["unigram"])
+
+
+def test_missing_and_unequal_shards(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="descant prepare tokens"):
+        TokenSet(tmp_path)
+    for file in shards.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    write_pieces(tmp_path / "pieces-00000.jsonl.gz", [_piece(0)])
+    with pytest.raises(ValueError, match="4 token rows for 1 pieces"):
+        TokenSet(tmp_path)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(ValueError, match="embedded, small or nano"):
+        recipes.recipe("huge")
