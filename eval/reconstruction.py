@@ -143,7 +143,7 @@ def book_use(codes: Tensor, cardinality: int) -> tuple[BookUse, ...]:
 def _pair(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
     if reference.shape != estimate.shape:
         raise ValueError(
-            f"shapes differ: reference {tuple(reference.shape)}, estimate {tuple(estimate.shape)}; cut both to one length"
+            f"shapes differ: reference {tuple(reference.shape)}, estimate {tuple(estimate.shape)}: cut both to one"
         )
     return reference.double(), estimate.double()
 

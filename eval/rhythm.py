@@ -119,7 +119,8 @@ def autocorrelation(flux: Tensor) -> Tensor:
     # the longest lags overlap too little to mean anything: damp them by never dividing by less than a quarter
     overlap = torch.arange(count, 0, -1, dtype=torch.float64).clamp(min=count / 4)
     value = raw / overlap
-    return value / value[0].clamp(min=1e-12)
+    scaled: Tensor = value / value[0].clamp(min=1e-12)
+    return scaled
 
 
 def _periodicity(flux: Tensor, correlation: Tensor, grid: Tensor) -> Tensor:
@@ -133,11 +134,12 @@ def _periodicity(flux: Tensor, correlation: Tensor, grid: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(flux.double() * torch.hann_window(flux.numel(), dtype=torch.float64), size).abs()
     place = grid / 60 / _ENVELOPE_RATE * size
     value = _at(spectrum, place)
-    return comb * (value / spectrum.max().clamp(min=1e-12)).sqrt()
+    weight: Tensor = comb * (value / spectrum.max().clamp(min=1e-12)).sqrt()
+    return weight
 
 
 def _smooth_at(values: Tensor, place: Tensor) -> Tensor:
-    """Mean of ``values`` at ``place`` and one and two steps either side, so that swing and jitter still count."""
+    """Largest of ``values`` within two steps of ``place``, so that swing and jitter still count."""
     return torch.stack([_at(values, place + step) for step in (-2, -1, 0, 1, 2)]).amax(dim=0)
 
 

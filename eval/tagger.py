@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Tagger(nn.Module):
         self.first = nn.Sequential(
             nn.Conv2d(1, sizes[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(sizes[0]), nn.ReLU()
         )
-        self.blocks = nn.Sequential(*(_block(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)))
+        self.blocks = nn.Sequential(*(_block(a, b) for a, b in pairwise(sizes)))
         rows = -(-config.bands // 2)
         for _ in sizes[1:]:
             rows //= 2
@@ -114,7 +115,8 @@ class Tagger(nn.Module):
         families = dict(zip(config.families, family[0].sigmoid().tolist(), strict=True))
         leads = dict(zip(config.instruments, lead[0].softmax(dim=0).tolist(), strict=True))
         limits = config.thresholds or (0.5,) * len(config.families)
-        present = frozenset(name for name, limit in zip(config.families, limits, strict=True) if families[name] >= limit)
+        bars = zip(config.families, limits, strict=True)
+        present = frozenset(name for name, limit in bars if families[name] >= limit)
         return Tags(
             genre=max(genres, key=genres.__getitem__),
             genres=genres,
@@ -179,9 +181,9 @@ def _tempogram(flux: Tensor) -> Tensor:
     if float(flux.abs().max()) == 0:
         return torch.zeros(_TEMPOGRAM)
     correlation = torch.nn.functional.pad(autocorrelation(flux).float(), (0, 600))
-    edges = 30 * 2 ** (4 * torch.arange(_TEMPOGRAM + 1) / _TEMPOGRAM)
+    edges = (30 * 2 ** (4 * torch.arange(_TEMPOGRAM + 1) / _TEMPOGRAM)).tolist()
     return torch.stack(
-        [correlation[math.floor(a) : max(math.floor(a) + 1, math.ceil(b))].amax() for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+        [correlation[math.floor(a) : max(math.floor(a) + 1, math.ceil(b))].amax() for a, b in pairwise(edges)]
     )
 
 

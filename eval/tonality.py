@@ -100,7 +100,8 @@ def match(profile: Tensor, name: str = "albrecht") -> Tensor:
     table = torch.stack([row.roll(tonic) for row in (major, minor) for tonic in range(12)])
     centred = table - table.mean(dim=1, keepdim=True)
     heard = profile.double() - profile.double().mean()
-    return (centred @ heard) / (centred.norm(dim=1) * heard.norm()).clamp(min=1e-12)
+    scores: Tensor = (centred @ heard) / (centred.norm(dim=1) * heard.norm()).clamp(min=1e-12)
+    return scores
 
 
 def mirex_score(estimated: str, true: str) -> float:

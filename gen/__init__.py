@@ -1,8 +1,7 @@
 """What a musician does: load a model, make music from wishes, make given music longer, from Python or a command line.
 
-The root package offers, lazily: ``load`` (from :mod:`.load`), ``Studio`` (:mod:`.load`), ``Request`` (:mod:`.request`),
-``Music`` (:mod:`.generate`), ``generate`` and ``extend`` (functions of :mod:`.generate` and :mod:`.extend` that load the
-embedded model once).
+The root package offers the front door lazily, under the same names: ``load``, ``generate``, ``extend`` and ``Studio`` of
+:mod:`.load`, ``Request`` and ``RequestError`` of :mod:`.request`, ``Music`` of :mod:`.generate`.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         return _fail(args.debug, f"{name}: {_line(error)}", 1)
     except Exception as error:
-        return _fail(args.debug, f"{name}: internal error, {type(error).__name__}: {_line(error)}; --debug shows more", 1)
+        return _fail(
+            args.debug, f"{name}: internal error, {type(error).__name__}: {_line(error)}; --debug shows more", 1
+        )
     return 0
 
 

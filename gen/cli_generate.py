@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .load import Studio
 
 _COUNT_LIMIT = 64
+_THREADS = 1024
 _GENERATE = """examples:
   descant generate "an upbeat bossa nova in G minor with flute and nylon guitar" --duration 10 --seed 7 -o out.wav
   descant generate "slow blues" --instruments "electric guitar, organ, drums" --key E --count 4 -o take.flac
@@ -44,7 +45,11 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Add both commands."""
     raw = argparse.RawDescriptionHelpFormatter
     new = commands.add_parser(
-        "generate", help="make music from a sentence and options", epilog=_GENERATE, formatter_class=raw, allow_abbrev=False
+        "generate",
+        help="make music from a sentence and options",
+        epilog=_GENERATE,
+        formatter_class=raw,
+        allow_abbrev=False,
     )
     new.add_argument("text", nargs="?", metavar="SENTENCE", help="what to play, at most 2,000 characters")
     new.add_argument(
@@ -72,15 +77,25 @@ def _wishes(command: argparse.ArgumentParser) -> None:
     wish.add_argument("--tempo", type=float, metavar="BPM", help="quarter notes per minute, 40 to 240")
     wish.add_argument("--key", metavar="KEY", help="such as 'G minor', Bb or F#m")
     wish.add_argument("--beats-per-bar", type=int, metavar="N", help="2 to 7")
-    wish.add_argument("--chords", default="", metavar="C", help="one a bar, such as 'Gm Cm7 D7 Gm'; repeated to the end")
+    wish.add_argument(
+        "--chords", default="", metavar="C", help="one a bar, such as 'Gm Cm7 D7 Gm'; repeated to the end"
+    )
     draw = command.add_argument_group("how tokens are drawn")
     draw.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same music (default: a fresh one)")
-    draw.add_argument("--guidance", type=float, default=None, metavar="G", help="how strictly wishes are followed, 0 to 20")
-    draw.add_argument("--temperature", type=float, default=None, metavar="T", help="0 is the most likely, 1 is as trained")
+    draw.add_argument(
+        "--guidance", type=float, default=None, metavar="G", help="how strictly wishes are followed, 0 to 20"
+    )
+    draw.add_argument(
+        "--temperature", type=float, default=None, metavar="T", help="0 is the most likely, 1 is as trained"
+    )
     draw.add_argument("--top-k", type=int, default=None, metavar="K", help="keep the K likeliest tokens; 0 keeps all")
-    draw.add_argument("--top-p", type=float, default=None, metavar="P", help="keep the likeliest tokens up to this share")
+    draw.add_argument(
+        "--top-p", type=float, default=None, metavar="P", help="keep the likeliest tokens up to this share"
+    )
     out = command.add_argument_group("output")
-    out.add_argument("-o", "--output", metavar="FILE", help=".wav .flac .ogg .opus .mp3, or - for WAV on standard output")
+    out.add_argument(
+        "-o", "--output", metavar="FILE", help=".wav .flac .ogg .opus .mp3, or - for WAV on standard output"
+    )
     out.add_argument("--json", action="store_true", help="a report on standard output")
     out.add_argument("--quiet", action="store_true", help="no progress, no summary")
     out.add_argument("--model", default="embedded", metavar="NAME", help="a folder instead of the embedded model")
@@ -90,6 +105,8 @@ def _wishes(command: argparse.ArgumentParser) -> None:
 
 def request_of(args: argparse.Namespace) -> Request:
     """The request in parsed arguments."""
+    if args.threads is not None and not 1 <= args.threads <= _THREADS:
+        raise RequestError(f"threads {args.threads} is outside 1 to {_THREADS}")
     given = {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p")}
     return Request(
         text=args.text, genre=args.genre, instruments=args.instruments, tempo=args.tempo, key=args.key,
@@ -117,7 +134,9 @@ def run_generate(args: argparse.Namespace) -> None:
     _print_json(args, reports)
 
 
-def _generate_one(args: argparse.Namespace, studio: Studio, request: Request, path: Path, names: tuple[str, str]) -> Any:
+def _generate_one(
+    args: argparse.Namespace, studio: Studio, request: Request, path: Path, names: tuple[str, str]
+) -> Any:
     from ..codec import audio
     from .generate import generate
 
@@ -179,7 +198,9 @@ def _targets(name: str, count: int, as_json: bool) -> list[str]:
             raise RequestError("-o - writes sound: send standard output to a file or a program, or name a file")
         return [name]
     path = Path(name)
-    names = [str(path)] if count == 1 else [str(path.with_name(f"{path.stem}_{i + 1}{path.suffix}")) for i in range(count)]
+    names = (
+        [str(path)] if count == 1 else [str(path.with_name(f"{path.stem}_{i + 1}{path.suffix}")) for i in range(count)]
+    )
     for one in names:
         check_target(one)
     return names

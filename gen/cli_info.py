@@ -104,5 +104,11 @@ def _show(facts: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{label}:")
             _show(value, indent + "  ")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+            text = (
+                ", ".join(map(str, value))
+                if isinstance(value, list)
+                else f"{value:,}"
+                if isinstance(value, int)
+                else value
+            )
             print(f"{indent}{label}: {text}")

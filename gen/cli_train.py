@@ -1,4 +1,4 @@
-"""``descant render``, ``prepare``, ``train`` and ``bench``: the runs of the recipes, imported when they are asked for."""
+"""``descant render``, ``prepare``, ``train`` and ``bench``: the runs of the recipes, imported when asked for."""
 
 from __future__ import annotations
 

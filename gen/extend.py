@@ -62,10 +62,9 @@ def extend_file(
     about = audio.info(source)
     _check_length(about.samples / about.rate)
     rate = nearest_rate(target, about.rate)
-    like = getattr(about, "subtype", None)
     keep = round((_window(studio) / studio.codec.frame_rate + _LISTEN) * rate)
     held = torch.zeros(about.channels, 0)
-    with writing(target, rate, about.channels, like) as out:
+    with writing(target, rate, about.channels, like=source) as out:
         for block in audio.blocks(source, rate=rate):
             held = torch.cat([held, block], 1)
             surplus = held.shape[1] - keep
@@ -78,7 +77,10 @@ def extend_file(
         out.add(more.wav)
     notes = more.notes
     if rate != about.rate:
-        notes = (*notes, f"resampled from {about.rate} to {rate} Hz, which {os.path.splitext(target)[1]} files can hold")
+        notes = (
+            *notes,
+            f"resampled from {about.rate} to {rate} Hz, which {os.path.splitext(target)[1]} files can hold",
+        )
     return Music(more.wav[:, more.overlap :], rate, codes=more.codes, plan=more.plan, notes=notes)
 
 

@@ -22,7 +22,7 @@ _RATES = {
     ".opus": (8000, 12000, 16000, 24000, 48000),
     ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
-_DEEP = {"PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+_FINER = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
@@ -50,7 +50,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 
 
 def nearest_rate(path: str | os.PathLike[str], rate: int) -> int:
-    """``rate``, or where the format of ``path`` does not know it, the next higher one that it does (else its highest)."""
+    """``rate``, or where the format of ``path`` does not know it, the next higher one it does, else its highest."""
     known = _RATES.get(Path(path).suffix.lower())
     if known is None or rate in known:
         return rate
@@ -79,15 +79,18 @@ class Writer:
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str], rate: int, channels: int, like: str | None = None) -> Iterator[Writer]:
+def writing(
+    path: str | os.PathLike[str], rate: int, channels: int, like: str | os.PathLike[str] | None = None
+) -> Iterator[Writer]:
     """Open ``path`` for writing; it appears only when the block ends well, and a failure leaves nothing behind.
 
-    like: sample format of the source (such as ``PCM_24``), kept where WAV or FLAC can.
+    like: a file whose finer sample format (24 bits, floats) is kept where WAV or FLAC can.
     """
     target = Path(path)
     container, subtype = FORMATS[target.suffix.lower()]
-    if _DEEP.get(like or "") and container in ("WAV", "FLAC"):
-        subtype = like if container == "WAV" and like else "PCM_24"
+    finer = None if like is None else soundfile.info(like).subtype
+    if finer in _FINER and container in ("WAV", "FLAC"):
+        subtype = finer if container == "WAV" else "PCM_24"
     handle, part = tempfile.mkstemp(dir=target.parent, prefix=".descant-", suffix=target.suffix)
     os.close(handle)
     try:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -60,8 +61,9 @@ class Studio:
         lm, codec = self.lm.config, self.codec
         if lm.books > codec.books or lm.cardinality != codec.cardinality or lm.frame_rate != codec.frame_rate:
             raise ValueError(
-                f"{self.name}: the language model writes {lm.books} books of {lm.cardinality} at {lm.frame_rate:g} frames/s, "
-                f"the codec reads {codec.books} of {codec.cardinality} at {codec.frame_rate:g}: they do not belong together"
+                f"{self.name}: the model writes {lm.books} books of {lm.cardinality} at {lm.frame_rate:g} Hz, "
+                f"the codec reads {codec.books} of {codec.cardinality} at {codec.frame_rate:g} Hz: "
+                "they do not belong together"
             )
 
     def generate(self, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
@@ -77,7 +79,7 @@ class Studio:
     def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
         """Continue ``given`` by ``seconds``; see :mod:`descant.gen.extend`.
 
-        Returns a :class:`descant.gen.generate.Music`: ``given`` as it was, at its own rate and channels, and what follows.
+        Returns a :class:`descant.gen.generate.Music`: ``given`` at its own rate and channels, and what follows.
         """
         from .extend import extend
         from .request import Request
@@ -87,12 +89,12 @@ class Studio:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Inference on this studio's number of threads; torch's setting is restored afterwards."""
+        """Work without gradients on this studio's number of threads; torch's setting is restored afterwards."""
         before = torch.get_num_threads()
         try:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: what comes out may go into training
                 yield
         finally:
             torch.set_num_threads(before)
@@ -110,6 +112,21 @@ def load(name_or_folder: str | os.PathLike[str] = "embedded", threads: int | Non
     name = os.fspath(name_or_folder)
     codec, lm = find(name)
     return Studio(codec_files.load(codec), lm_files.load(lm), name, threads)
+
+
+def generate(text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+    """:meth:`Studio.generate` with the embedded model, which is loaded once."""
+    return _embedded().generate(text, **wishes)
+
+
+def extend(given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+    """:meth:`Studio.extend` with the embedded model, which is loaded once."""
+    return _embedded().extend(given, seconds, text, **wishes)
+
+
+@cache
+def _embedded() -> Studio:
+    return load()
 
 
 def find(name: str) -> tuple[Path, Path]:

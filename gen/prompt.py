@@ -71,7 +71,9 @@ def clean(text: str) -> str:
     kept = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in folded)
     kept = " ".join(kept.split())[:LIMIT]
     if not kept:
-        raise ValueError("the prompt is empty: describe the music, for example 'a slow blues in E with piano and drums'")
+        raise ValueError(
+            "the prompt is empty: describe the music, for example 'a slow blues in E with piano and drums'"
+        )
     return kept
 
 

@@ -74,8 +74,8 @@ class Request:
         _between("top-k", self.top_k, 0, 1 << 20, "(0 keeps all)")
         _between("top-p", self.top_p, 0.001, 1.0, "")
         _between("guidance", self.guidance, 0.0, 20.0, "")
-        if self.seed is not None and not 0 <= self.seed < _SEEDS:
-            raise RequestError(f"seed {self.seed} is outside 0 to {_SEEDS - 1}")
+        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < _SEEDS):
+            raise RequestError(f"seed {self.seed!r} is no whole number from 0 to {_SEEDS - 1}")
         instruments = _words(self.instruments, ",")
         chords = _words(self.chords, ", |")
         try:

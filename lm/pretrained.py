@@ -72,7 +72,9 @@ def _config(path: Path) -> LMConfig:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(row, dict) or row.get("format") != FORMAT or row.get("version") != VERSION:
-        raise ValueError(f"{path} is no language model of this package: 'format' must be {FORMAT!r}, 'version' {VERSION}")
+        raise ValueError(
+            f"{path} is no language model of this package: 'format' must be {FORMAT!r}, 'version' {VERSION}"
+        )
     row = row.get("config")
     if not isinstance(row, dict):
         raise ValueError(f"{path}: 'config' must hold the model's sizes")

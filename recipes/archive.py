@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -40,9 +41,8 @@ def download(package: str, folder: str | os.PathLike[str], version: str | None =
     by_hand = f"fetch {wanted} yourself and put the .deb into the folder given as debs"
     if shutil.which("apt-get") is None:
         raise ArchiveError(f"no apt-get on this system: {by_hand}")
-    before = set(folder.glob("*.deb"))
     done = subprocess.run(["apt-get", "download", wanted], cwd=folder, capture_output=True, text=True, check=False)
-    found = sorted(path for path in folder.glob(f"{package}_*.deb") if path not in before or version is None)
+    found = sorted(folder.glob(f"{package}_*.deb"), key=lambda path: path.stat().st_mtime)
     if done.returncode or not found:
         reason = (done.stderr.strip().splitlines() or ["no file came back"])[-1]
         raise ArchiveError(f"apt-get could not download {wanted} ({reason}): run apt-get update, or {by_hand}")
@@ -100,7 +100,7 @@ def unpack_deb(
             # a pipe-like tar: one pass, no member is ever held in memory
             with tarfile.open(fileobj=_Slice(file, size), mode=f"r|{suffix}") as tar:
                 return _unpack_tar(tar, Path(folder), keep, max_bytes)
-        except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
             raise ArchiveError(f"{Path(path).name} is damaged ({error}): fetch it again") from error
 
 
@@ -117,9 +117,11 @@ def unpack_zip(
         with zipfile.ZipFile(path) as archive:
             for row in archive.infolist():
                 is_link = (row.external_attr >> 16) & 0o170000 == 0o120000
-                if row.is_dir() or is_link or (keep is not None and not keep(row.filename)):
+                if row.is_dir() or is_link:
                     continue
                 target = safe_path(folder, row.filename)
+                if keep is not None and not keep(row.filename):
+                    continue
                 with archive.open(row) as source:
                     left -= _copy(source, target, left)
                 written.append(target)

@@ -112,9 +112,8 @@ class Bench:
         """``count`` mono clips [1, T] spread evenly over the held-out recordings, quiet ones passed over."""
         if self.config.real is None:
             return {}
-        files = sorted(
-            path for path in Path(self.config.real).rglob("*") if path.suffix.lower() in (".ogg", ".flac", ".wav", ".opus")
-        )
+        kinds = (".ogg", ".flac", ".wav", ".opus")
+        files = sorted(path for path in Path(self.config.real).rglob("*") if path.suffix.lower() in kinds)
         if not files:
             raise ValueError(f"no recordings (.ogg .flac .wav .opus) under {self.config.real}")
         found: dict[str, Tensor] = {}
@@ -175,9 +174,11 @@ def run(
             save_json(path, found)
         if path.is_file():
             results[name] = json.loads(path.read_text(encoding="utf-8"))
-    report = {"about": about(bench, command), "sections": results}
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"about": about(bench, command), "sections": results}
+    if "adherence" in results:
+        report["examples"] = bench_verbs.examples(bench, out)
     save_json(out / "main.json", report)
     bench_report.write(out, report)
     return report
@@ -192,12 +193,12 @@ def about(bench: Bench, command: str) -> dict[str, Any]:
     if cpuinfo.is_file():
         models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
-    settings = {
-        k: v for k, v in asdict(bench.config).items() if k not in ("data", "real", "tokens", "cache", "out", "soundfont")
-    }
+    places = ("data", "real", "tokens", "cache", "out", "soundfont", "judge")
+    settings = {name: value for name, value in asdict(bench.config).items() if name not in places}
+    cores = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     return {
         "command": command,
-        "machine": {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.system()},
+        "machine": {"cpu": name, **cores, "system": platform.system()},
         "versions": {"descant": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "weights": {
             "codec": fingerprint(bench.codec),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,15 +35,15 @@ def measure(
         raise ValueError("no clips to score: name a data folder that has a test split")
     systems: list[tuple[str, Callable[[Tensor], tuple[Tensor, float]]]] = []
     for count in books:
-        systems.append((f"descant, {count} books", lambda wav, count=count: through_codec(codec, wav, count)))
-    for rate in opus_rates:
-        systems.append((f"Opus mono {rate}", lambda wav, rate=rate: through_opus(wav, codec.rate, rate)))
+        systems.append((f"descant, {count} books", partial(through_codec, codec, books=count)))
+    for kbps in opus_rates:
+        systems.append((f"Opus mono {kbps}", partial(through_opus, rate=codec.rate, kbps=kbps)))
     rows = []
     for name, system in systems:
         scores: dict[str, dict[str, float]] = {}
         for clip, wav in clips.items():
-            heard, kbps = system(wav)
-            scores[clip] = {"kbps": kbps, **_score(wav, heard, codec.rate)}
+            heard, real = system(wav)
+            scores[clip] = {"kbps": real, **_score(wav, heard, codec.rate)}
             if progress is not None:
                 progress(f"{name}: {clip}")
         rows.append({"system": name, "clips": scores, "mean": summarise(scores)})

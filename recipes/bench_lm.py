@@ -41,7 +41,8 @@ def measure(
     for index, crop in enumerate(crops):
         codes = crop.codes[None, :books]
         other = crops[(index + len(crops) // 2) % len(crops)].condition
-        for out, condition, keep in ((told, crop.condition, True), (blind, crop.condition, False), (wrong, other, True)):
+        ways = ((told, crop.condition, True), (blind, crop.condition, False), (wrong, other, True))
+        for out, condition, keep in ways:
             batch = collate([condition], frames, frame_rate=held.frame_rate)
             if not keep:
                 batch = drop(batch, {"all": 1.0}, torch.Generator().manual_seed(0))

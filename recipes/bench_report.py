@@ -17,6 +17,12 @@ def write(folder: Path, report: Mapping[str, Any]) -> None:
     for name, render in (("adherence", adherence), ("codec", codec), ("lm", lm), ("speed", speed), ("extend", extend)):
         if name in sections and "left_out" not in sections[name]:
             parts.append(render(sections[name]))
+    if report.get("examples"):
+        rows = [[f"[{row['file']}]({row['file']})", row["text"]] for row in report["examples"]]
+        parts.append(
+            "## Listen\n\nThe first held-out prompt of each of these genres, as it came out; nobody picked them by "
+            "ear.\n\n" + table(["file", "sentence"], rows)
+        )
     drawn = plots(folder, sections)
     if drawn:
         parts.append("## Plots\n\n" + "\n\n".join(f"![{name}]({name}.png)" for name in drawn))
@@ -67,12 +73,14 @@ def codec(found: Mapping[str, Any]) -> str:
         rows = []
         for row in data["rows"]:
             mean = row["mean"]
-            rows.append([row["system"], f"{mean['kbps'][0]:.1f}", *(_triple(mean[n]) for n in ("visqol", "mel", "stft", "si_sdr"))])
+            scores = [_triple(mean[name]) for name in ("visqol", "mel", "stft", "si_sdr")]
+            rows.append([row["system"], f"{mean['kbps'][0]:.1f}", *scores])
         if kind == "real":
             rows += [[f"the floor, {books} books", f"{books / 2:.1f}", f"{v:.2f}", f"{m:.2f}", "", f"{s:.1f}"]
                      for books, (v, m, s) in FLOOR.items()]  # fmt: skip
         header = ["system", "real kbps", "ViSQOL ↑", "mel ↓", "STFT ↓", "SI-SDR, dB ↑"]
-        parts.append(f"Held-out {kind} audio, {data['count']} clips of {data['seconds'] / data['count']:.0f} s, mono.")
+        length = data["seconds"] / data["count"]
+        parts.append(f"Held-out {kind} audio, {data['count']} clips of {length:.0f} s, mono.")
         parts.append(table(header, rows))
         use = data["use"]
         header = ["book", *(str(number + 1) for number in range(len(use)))]
@@ -82,8 +90,9 @@ def codec(found: Mapping[str, Any]) -> str:
         ]
         parts.append(f"Codebook use over {int(use[0]['frames'])} frames.\n\n" + table(header, lines))
     parts.append(
-        "Opus rates are file sizes, container included. The floor is a first codec trained for 30 minutes on two cores, "
-        "measured on other clips of the same kind. Distances: log10-mel over seven scales, summed; two-scale STFT."
+        "Opus rates are file sizes, container included. The floor is a first codec trained for 30 minutes on two "
+        "cores, measured on other clips of the same kind. Distances: log10-mel over seven scales, summed; two-scale "
+        "STFT."
     )
     return "\n\n".join(parts)
 
@@ -110,7 +119,10 @@ def speed(found: Mapping[str, Any]) -> str:
     """Wall time and memory of a whole process."""
     walls = sorted(found["wall_s"])
     rows = [
-        [f"`descant generate`, {found['seconds']:g} s, process start to file", f"{walls[len(walls) // 2]:.1f} s (median of {len(walls)})"],
+        [
+            f"`descant generate`, {found['seconds']:g} s, process start to file",
+            f"{walls[len(walls) // 2]:.1f} s (median of {len(walls)})",
+        ],
         ["peak resident memory", f"{found['peak_rss_mb']:.0f} MB"],
         ["same seed, same bytes", "yes" if found["identical"] else "NO"],
         ["`descant --help`", f"{found['help_s']:.2f} s"],
@@ -125,14 +137,15 @@ def extend(found: Mapping[str, Any]) -> str:
     for name, title in titles.items():
         seams = sorted(found["seam"][name])
         real = found["real"][name]
-        rows.append([title, f"{seams[len(seams) // 2]:.2f}", f"{seams[-1]:.2f}", f"{real['q50']:.2f}", f"{real['q90']:.2f}",
-                     f"{real['q99']:.2f}", f"{max(found['rank'][name]):.3f}"])  # fmt: skip
+        figures = (seams[len(seams) // 2], seams[-1], real["q50"], real["q90"], real["q99"])
+        rows.append([title, *(f"{value:.2f}" for value in figures), f"{max(found['rank'][name]):.3f}"])
     header = ["measure", "seam, median", "seam, worst", "real, median", "real, 90 %", "real, 99 %", "worst rank"]
     kept = found["kept_si_sdr"]
     return (
         f"## Is the seam of `extend` audible?\n\n{found['count']} true clips continued; "
-        f"{100 * found['inside_99']:.0f} % of the seams lie within the 99 % range of jumps inside true clips on every "
-        f"measure; the given part comes back at {kept['mean']:.1f} dB SI-SDR [{kept['low']:.1f}, {kept['high']:.1f}].\n\n"
+        f"{100 * found['inside_99']:.0f} % of the seams lie within the 99 % range of jumps inside true clips on all "
+        f"measures; the given part comes back at {kept['mean']:.1f} dB SI-SDR "
+        f"[{kept['low']:.1f}, {kept['high']:.1f}].\n\n"
         + table(header, rows)
     )
 
@@ -194,9 +207,10 @@ def _head(about: Mapping[str, Any], sections: Mapping[str, Any]) -> str:
     took = sum(section.get("took_s", 0) for section in sections.values())
     return (
         "# The main table\n\n"
-        f"Made by `{about['command']}` in {took / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads used; descant {about['versions']['descant']}, torch {about['versions']['torch']}. "
-        f"Codec {weights['codec']} ({weights['codec_parameters'] / 1e6:.1f} M parameters), language model "
+        f"Made by `{about['command']}` in {took / 60:.0f} min on {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['threads']} threads used; descant {about['versions']['descant']}, "
+        f"torch {about['versions']['torch']}. Codec {weights['codec']} "
+        f"({weights['codec_parameters'] / 1e6:.1f} M parameters), language model of "
         f"{weights['lm_parameters'] / 1e6:.1f} M parameters. Every figure is also in `main.json`, clip by clip."
     )
 

@@ -61,12 +61,29 @@ def adherence(bench: Bench) -> dict[str, Any]:
     }
 
 
+def examples(bench: Bench, out: Path, count: int = 8) -> list[dict[str, str]]:
+    """Write the first generated clip of ``count`` genres as Opus under ``out``/audio; return their files and texts."""
+    folder = out / "audio"
+    folder.mkdir(exist_ok=True)
+    rows: list[dict[str, str]] = []
+    genres: set[str] = set()
+    for index, (_, prompt) in enumerate(bench.prompts):
+        path = bench.folder / "adherence" / f"{index:03d}.flac"
+        if len(rows) < count and prompt.genre not in genres and path.is_file():
+            genres.add(prompt.genre)
+            name = f"{prompt.genre.replace(' ', '-')}.opus"
+            audio.write(folder / name, audio.Audio(audio.read(path, rate=48_000).wav, 48_000))
+            rows.append({"file": f"audio/{name}", "text": prompt.text})
+    return rows
+
+
 def _generated(bench: Bench, index: int, text: str) -> Tensor:
     path = bench.folder / "adherence" / f"{index:03d}.flac"
     if not path.is_file():
         made = bench.studio.generate(text, duration=bench.config.seconds, seed=bench.config.seed + index)
         audio.write(path, made)
-    return audio.read(path).wav
+    wav: Tensor = audio.read(path).wav
+    return wav
 
 
 def speed(model: str, seconds: float, repeats: int = 3) -> dict[str, Any]:

@@ -195,19 +195,20 @@ def train(data: Examples, config: JudgeConfig, log: Callable[[dict[str, float]],
     learn, check = data.take(~held), data.take(held)
     model = Tagger(TaggerConfig(genres=GENRES, families=FAMILIES, instruments=INSTRUMENTS, width=config.width))
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.02)
-    steps = math.ceil(len(learn.genre) / config.batch) * config.epochs
+    batches = math.ceil(len(learn.genre) / config.batch)
+    steps = batches * config.epochs
     frames = round(config.crop * model.config.rate / model.config.hop)
     share = learn.family.mean(dim=0).clamp(0.02, 0.98)
     step = 0
     for epoch in range(config.epochs):
         model.train()
         total = 0.0
-        for rows in torch.randperm(len(learn.genre), generator=generator).split(config.batch):
+        for rows in torch.randperm(len(learn.genre), generator=generator).chunk(batches):
             for group in optimiser.param_groups:
                 group["lr"] = cosine(step, 0, steps, config.lr, config.lr / 100, min(50, steps // 4 + 1))
             loss = _loss(model, learn.take(rows), frames, share, generator)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
             optimiser.step()
             total += float(loss.detach()) * len(rows)
@@ -257,7 +258,7 @@ def _logits(model: Tagger, data: Examples) -> tuple[Tensor, Tensor, Tensor]:
     model.eval()
     parts = [
         model(Features(patch=data.patch[rows].float(), rhythm=data.rhythm[rows]))
-        for rows in torch.arange(len(data.genre)).split(64)
+        for rows in torch.arange(len(data.genre)).chunk(math.ceil(len(data.genre) / 64))
     ]
     genre, family, lead = (torch.cat(column) for column in zip(*parts, strict=True))
     return genre, family, lead

@@ -123,6 +123,9 @@ def fetch(
     chosen = (tier,) if isinstance(tier, str) else tuple(tier)
     rows: list[Row] = []
     for package in [package for name in chosen for package in packages(name)]:
+        if all(path.exists() for track in package.tracks for path in _targets(track, out).values()):
+            rows += [row for track in package.tracks for row in _rows(track, out, rate)]
+            continue
         deb = store / package.file
         if not deb.exists():
             deb = archive.download(package.name, store, package.version)
@@ -130,7 +133,8 @@ def fetch(
         with tempfile.TemporaryDirectory(dir=_made(out)) as scratch:
             root = _open(deb, package, Path(scratch))
             for track in package.tracks:
-                rows += _convert(track, root, out, rate)
+                _convert(track, root, out, rate)
+                rows += _rows(track, out, rate)
     write_manifest(out, rows, rate)
     return rows
 
@@ -159,12 +163,15 @@ def from_folder(
         share = zlib.crc32(relative.parts[0].encode()) / 2**32
         split = "train" if share < 0.9 else "dev" if share < 0.95 else "test"
         target = out / split / f"own__{_slug(str(relative.with_suffix('')))}.flac"
+        if not target.exists():
+            _store(target, _mono(path, rate), rate)
         note = path.with_suffix(".txt")
         rows.append(
             Row(
-                path=str(target.relative_to(out)), split=split, stem="mix", seconds=_store(target, [path], rate),
-                licence=licence, author=author, title=path.stem, package="own", version="", source=str(relative),
-                evidence="stated by the user", caption=note.read_text("utf-8").strip() if note.exists() else "",
+                path=target.relative_to(out).as_posix(), split=split, stem="mix", seconds=_seconds(target, rate),
+                licence=licence, author=author, title=path.stem, package="own", version="",
+                source=relative.as_posix(), evidence="stated by the user",
+                caption=note.read_text("utf-8").strip() if note.exists() else "",
             )  # fmt: skip
         )
     write_manifest(out, rows, rate)
@@ -250,59 +257,68 @@ def _open(deb: Path, package: Package, scratch: Path) -> Path:
     return scratch / package.root
 
 
-def _convert(track: Track, root: Path, out: Path, rate: int) -> list[Row]:
+def _targets(track: Track, out: Path) -> dict[str, Path]:
+    """Where the mix and every stem of a track are stored."""
     folder = out / FOLDERS[track.role]
-    parts = {"mix": list(track.stems.values()) or [track.file]}
-    parts |= {stem: [file] for stem, file in track.stems.items()}
-    scale = 1.0
-    if track.stems:
-        # one gain for the mix and its parts, so that the stored parts still sum to the stored mix
-        waves = [_mono([root / file], rate) for file in parts["mix"]]
-        peak = max(float(np.abs(wave).max()) for wave in (*waves, np.sum(waves, axis=0)))
-        scale = min(1.0, _HEADROOM / peak)
-    rows = []
-    for stem, files in parts.items():
-        target = folder / (f"{track.name}.flac" if stem == "mix" else f"{track.name}__{_slug(stem)}.flac")
-        seconds = _store(target, [root / file for file in files], rate, scale if track.stems else None)
-        rows.append(
-            Row(
-                path=str(target.relative_to(out)), split=folder.name, stem=stem, seconds=seconds, licence=track.licence,
-                author=track.author, title=track.title, package=track.package, version=track.version,
-                source=" + ".join(files), evidence=track.evidence,
-            )  # fmt: skip
+    stems = {stem: folder / f"{track.name}__{_slug(stem)}.flac" for stem in track.stems}
+    return {"mix": folder / f"{track.name}.flac", **stems}
+
+
+def _convert(track: Track, root: Path, out: Path, rate: int) -> None:
+    targets = _targets(track, out)
+    if not track.stems:
+        _store(targets["mix"], _mono(root / track.file, rate), rate)
+        return
+    parts = {stem: _mono(root / file, rate) for stem, file in track.stems.items()}
+    total = np.zeros(max(len(wave) for wave in parts.values()), np.float32)
+    for wave in parts.values():
+        total[: len(wave)] += wave
+    parts["mix"] = total
+    # one gain for the mix and its parts, so that the stored parts still sum to the stored mix
+    gain = min(_gain(wave) for wave in parts.values())
+    for stem, wave in parts.items():
+        _store(targets[stem], wave, rate, gain)
+
+
+def _rows(track: Track, out: Path, rate: int) -> list[Row]:
+    sources = {"mix": " + ".join(track.stems.values()) or track.file, **track.stems}
+    return [
+        Row(
+            path=path.relative_to(out).as_posix(), split=path.parent.name, stem=stem, seconds=_seconds(path, rate),
+            licence=track.licence, author=track.author, title=track.title, package=track.package,
+            version=track.version, source=sources[stem], evidence=track.evidence,
         )
-    return rows
+        for stem, path in _targets(track, out).items()
+    ]  # fmt: skip
 
 
-def _store(target: Path, sources: Sequence[Path], rate: int, scale: float | None = None) -> float:
-    """Write the sum of ``sources`` as FLAC (unless it is there) and return its seconds."""
-    if not target.exists():
-        wave = _mono(sources, rate)
-        peak = float(np.abs(wave).max()) if wave.size else 0.0
-        # resampling overshoots full scale by a little: turn down rather than clip
-        wave *= min(1.0, _HEADROOM / max(peak, 1e-9)) if scale is None else scale
-        _made(target.parent)
-        part = target.with_name(target.name + ".part")
-        soundfile.write(part, wave, rate, format="FLAC", subtype="PCM_16")
-        os.replace(part, target)
-    seen = soundfile.info(target)
+def _gain(wave: NDArray[np.float32]) -> float:
+    # resampling and summing overshoot full scale: turn down rather than clip
+    return min(1.0, _HEADROOM / max(float(np.abs(wave).max(initial=0.0)), 1e-9))
+
+
+def _store(target: Path, wave: NDArray[np.float32], rate: int, gain: float | None = None) -> None:
+    """Write a wave [T] as 16-bit FLAC, whole or not at all."""
+    _made(target.parent)
+    part = target.with_name(target.name + ".part")
+    soundfile.write(part, wave * (_gain(wave) if gain is None else gain), rate, format="FLAC", subtype="PCM_16")
+    os.replace(part, target)
+
+
+def _seconds(path: Path, rate: int) -> float:
+    seen = soundfile.info(path)
     if seen.samplerate != rate:
-        raise ValueError(f"{target} has {seen.samplerate} Hz, {rate} is asked for: choose an empty output folder")
+        raise ValueError(f"{path} has {seen.samplerate} Hz, {rate} is asked for: choose an empty output folder")
     return round(seen.frames / seen.samplerate, 3)
 
 
-def _mono(sources: Sequence[Path], rate: int) -> NDArray[np.float32]:
-    """Sum of the files' mid channels at ``rate``, padded to the longest: float32 [T]."""
-    waves = []
-    for path in sources:
-        with soundfile.SoundFile(path) as file:
-            blocks = [block.mean(axis=1) for block in file.blocks(2**18, dtype="float32", always_2d=True)]
-            wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-            waves.append(np.asarray(soxr.resample(wave, file.samplerate, rate, quality="HQ"), dtype=np.float32))
-    total = np.zeros(max(len(wave) for wave in waves), np.float32)
-    for wave in waves:
-        total[: len(wave)] += wave
-    return total
+def _mono(path: Path, rate: int) -> NDArray[np.float32]:
+    """A file's channels averaged and resampled to ``rate``: float32 [T]."""
+    with soundfile.SoundFile(path) as file:
+        # averaged block by block: the stereo signal is never in memory as a whole
+        blocks = [block.mean(axis=1) for block in file.blocks(2**18, dtype="float32", always_2d=True)]
+        wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        return np.asarray(soxr.resample(wave, file.samplerate, rate, quality="HQ"), dtype=np.float32)
 
 
 def _slug(text: str) -> str:

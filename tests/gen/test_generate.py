@@ -14,7 +14,11 @@ from descant.lm import vocab
 
 def tone(seconds, rate=44100, channels=1, level=0.2):
     at = torch.arange(round(seconds * rate)) / rate
-    wav = level * (torch.sin(2 * math.pi * 220 * at) + 0.5 * torch.sin(2 * math.pi * 443 * at)) * (1.2 + torch.sin(12 * at))
+    wav = (
+        level
+        * (torch.sin(2 * math.pi * 220 * at) + 0.5 * torch.sin(2 * math.pi * 443 * at))
+        * (1.2 + torch.sin(12 * at))
+    )
     return Audio(wav.expand(channels, -1).clone(), rate)
 
 
@@ -64,12 +68,14 @@ def test_chosen_tempos_stay_in_the_genre_and_words_move_them(genre):
 
     low, high = tempo_range(genre)
     for seed in range(8):
-        slow, fast = (resolve(Request(text=f"a {pace} {genre}", seed=seed)).tempo for pace in ("slow", "fast"))
+        slow, fast = (resolve(Request(text=f"{genre}, {pace}", seed=seed)).tempo for pace in ("slow", "fast"))
         assert low - 0.5 <= slow <= fast <= high + 0.5
 
 
 def test_options_win_and_contradictions_are_told():
-    plan = resolve(Request(text="a slow blues in A with piano", key="G minor", tempo=100, instruments=("organ",), seed=1))
+    plan = resolve(
+        Request(text="a slow blues in A with piano", key="G minor", tempo=100, instruments=("organ",), seed=1)
+    )
     assert (plan.genre, plan.key, plan.tempo, plan.instruments) == ("blues", "G minor", 100, ("organ",))
     assert any("key: the option (G minor) wins over the sentence (A major)" in note for note in plan.notes)
     assert any("organ" in note and "acoustic piano" in note for note in plan.notes)
@@ -86,8 +92,8 @@ def test_typed_chords_fill_the_time_one_a_bar_and_name_the_key():
 
 @pytest.mark.parametrize(
     ("chords", "key"),
-    [("C Am F G7 C", "C major"), ("Am Dm E7 Am", "A minor"), ("Bb Eb F7 Bb", "Bb major"), ("F#m Bm C#7 F#m", "F# minor"),
-     ("Dm7 G7 CM7", "C major")],
+    [("C Am F G7 C", "C major"), ("Am Dm E7 Am", "A minor"), ("Bb Eb F7 Bb", "Bb major"),
+     ("F#m Bm C#7 F#m", "F# minor"), ("Dm7 G7 CM7", "C major")],
 )  # fmt: skip
 def test_key_of_chords(chords, key):
     assert key_of(tuple(chords.split())) == key
@@ -137,7 +143,13 @@ def test_a_seed_repeats_and_another_differs(studio):
 
 def test_wishes_reach_the_model(studio):
     plain = studio.generate(genre="jazz", key="C", tempo=100, chords="C F", duration=0.5, seed=1)
-    for change in ({"key": "D"}, {"tempo": 180.0}, {"chords": "Am Dm"}, {"instruments": ("flute",)}, {"genre": "tango"}):
+    for change in (
+        {"key": "D"},
+        {"tempo": 180.0},
+        {"chords": "Am Dm"},
+        {"instruments": ("flute",)},
+        {"genre": "tango"},
+    ):
         wishes = {"genre": "jazz", "key": "C", "tempo": 100.0, "chords": "C F", **change}
         assert not torch.equal(studio.generate(duration=0.5, seed=1, **wishes).codes, plain.codes)
 
@@ -221,7 +233,7 @@ def test_the_seam_has_no_click(studio):
 def test_extend_refuses_what_cannot_be_continued(studio):
     with pytest.raises(ValueError, match="silence"):
         studio.extend(Audio(torch.zeros(1, 32000), 32000), seconds=0.2)
-    with pytest.raises(ValueError, match="0.1 s"):
+    with pytest.raises(ValueError, match=r"0\.1 s"):
         studio.extend(tone(0.05), seconds=0.2)
     broken = tone(1.0)
     broken.wav[0, -5] = math.nan

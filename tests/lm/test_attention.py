@@ -15,7 +15,9 @@ def test_rotate_is_multiplication_by_a_unit_complex_number() -> None:
     out = rotate(x, rope_table(3, 5, 8))
     for row in range(5):
         for pair in range(4):
-            value = complex(x[row, 2 * pair], x[row, 2 * pair + 1]) * cmath.exp(1j * (3 + row) * 10000 ** (-2 * pair / 8))
+            value = complex(x[row, 2 * pair], x[row, 2 * pair + 1]) * cmath.exp(
+                1j * (3 + row) * 10000 ** (-2 * pair / 8)
+            )
             assert out[row, 2 * pair].item() == pytest.approx(value.real, abs=1e-6)
             assert out[row, 2 * pair + 1].item() == pytest.approx(value.imag, abs=1e-6)
 
@@ -50,7 +52,9 @@ def test_rmsnorm_against_the_formula() -> None:
     x = torch.randn(3, 24, dtype=torch.float64).float() * 5
     for row in range(3):
         mean = sum(float(v) ** 2 for v in x[row]) / 24
-        expected = [float(v) / math.sqrt(mean + 1e-6) * float(w) for v, w in zip(x[row], norm.weight, strict=True)]
+        expected = [
+            float(v) / math.sqrt(mean + 1e-6) * float(w) for v, w in zip(x[row], norm.weight.detach(), strict=True)
+        ]
         assert torch.allclose(norm(x)[row], torch.tensor(expected), atol=1e-5)
 
 

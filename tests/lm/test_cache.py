@@ -11,7 +11,9 @@ STEPS = 50
 
 
 def example(model: TokenLM) -> tuple[Tensor, ConditionBatch]:
-    told = Condition(text="slow jazz", genre="jazz", tempo=97, beats_per_bar=3, chords=((0.0, 0.4, "C"), (0.4, 1, "G7")))
+    told = Condition(
+        text="slow jazz", genre="jazz", tempo=97, beats_per_bar=3, chords=((0.0, 0.4, "C"), (0.4, 1, "G7"))
+    )
     codes = torch.randint(0, model.config.cardinality, (2, 4, STEPS), generator=torch.Generator().manual_seed(0))
     return model.pattern.apply(codes, model.special)[:, :, :STEPS], collate([told, Condition()], STEPS)
 
@@ -33,9 +35,7 @@ def test_the_full_forward_beyond_the_window_extends_the_plain_causal_one(model: 
     sequence, batch = example(model)
     window = model.config.window
     short = collate([Condition(text="slow jazz"), Condition()], STEPS)
-    assert torch.allclose(
-        model(sequence, short)[:, :, :window], model(sequence[:, :, :window], short), atol=1e-5
-    )
+    assert torch.allclose(model(sequence, short)[:, :, :window], model(sequence[:, :, :window], short), atol=1e-5)
     assert batch.frames == STEPS
 
 

@@ -69,9 +69,7 @@ def test_loss_counts_the_right_cells(model: TokenLM) -> None:
     expected = []
     for book in range(4):
         # book k of frame t is predicted by step t + k; steps 0 to 11 are seen
-        terms = [
-            F.cross_entropy(logits[:, book, frame + book], codes[:, book, frame]) for frame in range(12 - book)
-        ]
+        terms = [F.cross_entropy(logits[:, book, frame + book], codes[:, book, frame]) for frame in range(12 - book)]
         expected.append(torch.stack(terms).mean())
     assert torch.allclose(books, torch.stack(expected), atol=1e-4)
     assert torch.allclose(loss, books.mean())
@@ -114,9 +112,9 @@ def test_a_few_steps_of_training_learn_and_reach_every_parameter(config: LMConfi
     stems = {"drums": codes[0], "bass": codes[1, :2]}
     told = dataclasses.replace(conditions()[0], stems=stems, melody=torch.rand(16, 12), instruments=("piano",))
     batch = collate([told, Condition(), told, Condition()], 16)
-    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
     losses = []
-    for step in range(30):
+    for step in range(12):
         with torch.autocast("cpu", torch.bfloat16):
             loss, books = model.loss(codes, batch)
         optimiser.zero_grad()
@@ -145,9 +143,7 @@ def test_an_aligned_condition_enters_at_the_step_that_predicts_its_frame(model: 
     sequence = model.pattern.apply(codes_of(model, 1, 16), model.special)[:, :, :16]
     melody = torch.zeros(16, 12)
     melody[9, 4] = 1
-    plain, told = (
-        model(sequence, collate([Condition(melody=rows)], 16)) for rows in (torch.zeros(16, 12), melody)
-    )
+    plain, told = (model(sequence, collate([Condition(melody=rows)], 16)) for rows in (torch.zeros(16, 12), melody))
     difference = (plain - told).abs().amax((0, 1, 3))
     # logits of step 9 are those of frame 9's first codebook
     assert difference[:9].max() == 0 and difference[9] > 1e-4

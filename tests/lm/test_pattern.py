@@ -3,7 +3,13 @@ import torch
 
 from descant.lm.pattern import Pattern, delay, undelay
 
-PATTERNS = [Pattern.delayed(4), Pattern.parallel(3), Pattern((0, 0, 1, 1, 2, 2)), Pattern((0, 3, 1)), Pattern.delayed(1)]
+PATTERNS = [
+    Pattern.delayed(4),
+    Pattern.parallel(3),
+    Pattern((0, 0, 1, 1, 2, 2)),
+    Pattern((0, 3, 1)),
+    Pattern.delayed(1),
+]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)

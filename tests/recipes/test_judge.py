@@ -12,7 +12,7 @@ from descant.recipes import judge
 from descant.recipes.judge import JudgeConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made import piece  # noqa: E402
+from made import piece
 
 SMALL = JudgeConfig(seconds=4, crop=3, clips=2, epochs=8, batch=8, width=6, held=0.25, lr=5e-3)
 
