@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(folder: str | os.PathLike[str]) -> Codec:
-    """Load a codec from ``folder`` (``config.json`` and ``model.safetensors``). See :mod:`descant.codec.pretrained`."""
+def load(name_or_folder: str | os.PathLike[str] = "tiny") -> Codec:
+    """Load a codec: ``tiny`` from the package, or a folder. See :func:`descant.codec.pretrained.load`."""
     from .pretrained import load as load_folder
 
-    return load_folder(folder)
+    return load_folder(name_or_folder)

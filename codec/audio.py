@@ -39,12 +39,9 @@ __all__ = ["Audio", "AudioError", "AudioInfo", "blocks", "info", "loudness", "re
 
 #: suffix -> (format, subtype) of libsndfile
 _FORMATS = {
-    ".wav": ("WAV", "PCM_24"),
-    ".flac": ("FLAC", "PCM_24"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
+    ".wav": ("WAV", "PCM_24"), ".flac": ("FLAC", "PCM_24"), ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS"),
+}  # fmt: skip
 _RATES = {
     ".opus": (8000, 12000, 16000, 24000, 48000),
     ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
@@ -90,7 +87,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: ``rate`` in Hz, ``channels``, ``samples`` per channel, ``duration`` in s, ``format``."""
+    """What a file's header says: ``rate`` in Hz, ``samples`` per channel, ``duration`` in seconds."""
 
     rate: int
     channels: int
@@ -137,10 +134,12 @@ def _open(path: str | os.PathLike[str]) -> _Source:
     except OSError as error:
         raise AudioError(f"{where}: cannot be opened ({error.strerror}); check its permissions") from error
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        said = str(getattr(error, "error_string", error)).rstrip(".")
-        raise AudioError(
-            f"{where}: is no audio this machine can read ({said}); convert it to WAV, FLAC, OGG, Opus or MP3"
-        ) from error
+        todo = "convert it to WAV, FLAC, OGG, Opus or MP3"
+        raise AudioError(f"{where}: is no audio this machine can read ({_said(error)}); {todo}") from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
 
 
 def info(path: str | os.PathLike[str]) -> AudioInfo:
@@ -171,14 +170,14 @@ def _pieces(path: str | os.PathLike[str], start: float, samples: int | None) -> 
                 got += len(piece)
                 yield piece
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            seconds = (first + got) / source.samplerate
-            raise AudioError(
-                f"{path}: is damaged after {seconds:.2f} s ({error}); export it again, or read only its beginning"
-            ) from error
+            place = f"{path}: is damaged after {(first + got) / source.samplerate:.2f} s"
+            raise AudioError(f"{place} ({_said(error)}); export it again, or read only its beginning") from error
         wanted = expected if samples is None else min(samples, expected)
         _check_length(path, source, first + got, first + wanted)
     if got == 0:
-        raise AudioError(_no_sound(path, start))
+        if expected < 0 or start and not expected:
+            raise AudioError(f"{path}: ends before {start:g} s; choose an earlier start")
+        raise AudioError(f"{path}: holds no sound (0 samples); export it again")
 
 
 def _check_length(path: str | os.PathLike[str], source: _Source, got: int, announced: int) -> None:
@@ -191,13 +190,6 @@ def _check_length(path: str | os.PathLike[str], source: _Source, got: int, annou
         warnings.warn(f"{text}; using what is there", stacklevel=3)
     else:
         raise AudioError(f"{text}: it is damaged; export it again, or read only its beginning")
-
-
-def _no_sound(path: str | os.PathLike[str], start: float) -> str:
-    length = info(path).duration
-    if length and start:
-        return f"{path}: lasts {length:.2f} s, so nothing starts at {start:g} s; choose an earlier start"
-    return f"{path}: holds no sound (0 samples); export it again"
 
 
 def _check(rate: int | None, channels: int | None, start: float, duration: float | None) -> None:
@@ -242,12 +234,9 @@ def _push(resampler: soxr.ResampleStream, wav: Tensor, last: bool = False) -> Te
 
 
 def read(
-    path: str | os.PathLike[str],
-    rate: int | None = None,
-    channels: int | None = None,
-    start: float = 0.0,
-    duration: float | None = None,
-) -> Audio:
+    path: str | os.PathLike[str], rate: int | None = None, channels: int | None = None,
+    start: float = 0.0, duration: float | None = None,
+) -> Audio:  # fmt: skip
     """Read a file, or ``duration`` seconds of it from ``start`` on, as :class:`Audio` with wav [C, T].
 
     ``rate`` and ``channels`` convert; without them the file's own are kept. A window is cut first and resampled then,
@@ -277,7 +266,7 @@ def blocks(
             continue
         joined = torch.cat(waiting, dim=1)
         whole = held // size * size
-        for block in joined[:, :whole].split(size, dim=1):
+        for block in torch.split(joined[:, :whole], size, dim=1):
             yield block.clone()
         waiting, held = [joined[:, whole:]], held - whole
     if held:
@@ -337,10 +326,9 @@ def write(path: str | os.PathLike[str], audio: Audio, bitrate: int | None = None
     if suffix not in _FORMATS:
         raise AudioError(f"{where}: the suffix says no known format; use one of {', '.join(_FORMATS)}")
     wav, rate = audio.wav.detach().to("cpu", torch.float32), audio.rate
-    if wav.numel() == 0:
-        raise AudioError(f"{where}: there is no sound to write (shape {tuple(wav.shape)})")
-    if not bool(torch.isfinite(wav).all()):
-        raise AudioError(f"{where}: the signal holds NaN or infinite samples; nothing was written")
+    if wav.numel() == 0 or not bool(torch.isfinite(wav).all()):
+        fault = "holds NaN or infinite samples" if wav.numel() else f"is empty (shape {tuple(wav.shape)})"
+        raise AudioError(f"{where}: the signal {fault}; nothing was written")
     if suffix == ".mp3" and wav.shape[0] > 2:
         raise AudioError(f"{where}: MP3 holds 1 or 2 channels, not {wav.shape[0]}; use .flac, or to_channels(wav, 2)")
     if suffix in _RATES and rate not in _RATES[suffix]:
@@ -385,7 +373,7 @@ def _encoded(where: Path, wav: Tensor, rate: int, options: dict[str, object]) ->
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(buffer, "w", samplerate=rate, channels=wav.shape[0], **options) as file:
-            for part in wav.split(_STEP, dim=1):
+            for part in torch.split(wav, _STEP, dim=1):
                 samples = part.T  # soundfile has time first
                 if options["subtype"] == "PCM_24":
                     # 24 bits in the upper bytes of an int32; float32 holds every 24-bit integer exactly
@@ -393,9 +381,8 @@ def _encoded(where: Path, wav: Tensor, rate: int, options: dict[str, object]) ->
                     samples = steps.to(torch.int32) * 256
                 file.write(samples.contiguous().numpy())
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
-            f"{where}: {wav.shape[0]} channels at {rate} Hz do not go into this format ({error}); use .wav or .flac"
-        ) from error
+        what = f"{where}: {wav.shape[0]} channels at {rate} Hz do not go into this format"
+        raise AudioError(f"{what} ({_said(error)}); use .wav or .flac") from error
     return buffer.getbuffer()
 
 

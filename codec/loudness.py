@@ -12,7 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-_SEGMENT = 1 << 19
 #: channels -> weights in WAV order L R C (LFE) Ls Rs; everything else counts once
 _WEIGHTS = {5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
 
@@ -36,15 +35,16 @@ def k_weighting(rate: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]],
 def _weighted(wav: Tensor, rate: int) -> Tensor:
     """K-weight one channel [T] -> [T] float64."""
     tail = rate  # one second: by then the 38 Hz filter rings 200 dB lower
-    size = min(_SEGMENT, wav.shape[0]) + tail
+    size = 1 << math.ceil(math.log2(min(3 * rate, wav.shape[0]) + tail))  # powers of two transform fastest
+    segment = size - tail
     turn = torch.exp(-2j * math.pi * torch.arange(size // 2 + 1, dtype=torch.float64) / size)
     response = torch.ones_like(turn)
     for top, bottom in k_weighting(rate):
         response = response * (top[0] + top[1] * turn + top[2] * turn**2)
         response = response / (bottom[0] + bottom[1] * turn + bottom[2] * turn**2)
     out = torch.zeros(wav.shape[0] + tail, dtype=torch.float64)
-    for start in range(0, wav.shape[0], _SEGMENT):
-        part = wav[start : start + _SEGMENT].double()
+    for start in range(0, wav.shape[0], segment):
+        part = wav[start : start + segment].double()
         filtered = torch.fft.irfft(torch.fft.rfft(part, size) * response, size)
         out[start : start + part.shape[0] + tail] += filtered[: part.shape[0] + tail]
     return out[: wav.shape[0]]

@@ -38,12 +38,12 @@ def save(codec: Codec, folder: str | os.PathLike[str], half: bool = False) -> No
     os.replace(part, folder / "config.json")
 
 
-def load(folder: str | os.PathLike[str]) -> Codec:
-    """Load a codec from a folder made by :func:`save`, in evaluation mode, float32.
+def load(name_or_folder: str | os.PathLike[str] = "tiny") -> Codec:
+    """Load a codec, in evaluation mode, float32: ``tiny`` from the package, or a folder made by :func:`save`.
 
     Raises FileNotFoundError when a file is missing and ValueError when one is damaged or does not fit.
     """
-    folder = Path(folder)
+    folder = _find(name_or_folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -74,3 +74,8 @@ def load(folder: str | os.PathLike[str]) -> Codec:
             raise ValueError(f"{folder}: weights contain NaN or infinity, first in {name}; fetch or train it again")
     codec.load_state_dict(tensors, strict=False)
     return codec.eval().requires_grad_(False)
+
+
+def _find(name: str | os.PathLike[str]) -> Path:
+    packed = Path(__file__).parent.parent / "gen" / "weights" / f"codec_{name}"
+    return packed if packed.is_dir() and not Path(name).is_dir() else Path(name)

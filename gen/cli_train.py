@@ -10,6 +10,14 @@ from typing import Any
 
 from .request import RequestError
 
+_RENDER = """examples:
+  descant render --layer builtin --count 20 --out data/pieces
+  descant render --layer synth --hours 40 --split train --soundfont FluidR3Mono_GM.sf3 --out data/pieces
+  descant render --layer builtin --count 5 --out data/pieces --audio data/wav
+
+Writes OUT/SPLIT.jsonl.gz: symbolic pieces with exact labels. --audio renders them to sound files too, stem by stem.
+A stopped run goes on when the same command is given again.
+"""
 _TRAIN = """examples:
   descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/codec
   descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/lm
@@ -34,6 +42,7 @@ _Commands = argparse._SubParsersAction
 
 def add(commands: _Commands[Any]) -> None:
     """Add the commands."""
+    _add_render(commands)
     _add_prepare(commands)
     _add_train(commands)
     _add_bench(commands)
@@ -46,6 +55,24 @@ def _command(commands: _Commands[Any], name: str, text: str, epilog: str | None 
     )
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
     return parser
+
+
+def _add_render(commands: _Commands[Any]) -> None:
+    render = _command(commands, "render", "write labelled multi-stem music", _RENDER)
+    render.add_argument("--layer", default="builtin", metavar="NAME", help="builtin (default) or synth")
+    render.add_argument("--split", default="train", metavar="NAME", help="train (default), dev or test")
+    much = render.add_mutually_exclusive_group(required=True)
+    much.add_argument("--hours", type=float, metavar="H", help="how much")
+    much.add_argument("--count", type=int, metavar="N", help="how many pieces")
+    render.add_argument("--duration", type=float, default=60.0, metavar="S", help="seconds a piece (default: 60)")
+    render.add_argument("--seed", type=int, default=0, metavar="N")
+    render.add_argument("--soundfont", metavar="FILE", help="for the synth layer")
+    render.add_argument("--tunes", metavar="DIR", help="tunes for the synth layer")
+    render.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    render.add_argument("--out", required=True, metavar="DIR")
+    render.add_argument("--audio", metavar="DIR", help="render to sound files, too")
+    render.add_argument("--quiet", action="store_true")
+    render.set_defaults(run=_render)
 
 
 def _add_prepare(commands: _Commands[Any]) -> None:
@@ -118,6 +145,28 @@ def pairs(settings: Sequence[str]) -> dict[str, str]:
             raise RequestError(f"{word!r} is no setting: write key=value")
         found[name] = value
     return found
+
+
+def _render(args: argparse.Namespace) -> None:
+    from ..recipes import render
+
+    target = render.render(
+        args.layer,
+        args.out,
+        hours=args.hours,
+        count=args.count,
+        seed=args.seed,
+        split=args.split,
+        duration=args.duration,
+        soundfont=args.soundfont,
+        tunes_at=args.tunes,
+        workers=args.workers,
+        progress=not args.quiet,
+    )
+    _say(args.quiet, f"the pieces are in {target}")
+    if args.audio:
+        made = render.write_audio(target, args.audio, soundfont=args.soundfont, progress=not args.quiet)
+        _say(args.quiet, f"{made} pieces as sound in {args.audio}")
 
 
 def _train(args: argparse.Namespace) -> None:

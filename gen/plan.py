@@ -79,8 +79,8 @@ _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "soul": {
         "major": (
-            "IM7 vi7 ii7 V7", "IM7 iii7 IVM7 V7sus4", "I IV I V7", "IM7 IVM7 iii7 vi7 ii7 V7 IM7 V7sus4", "I vi7 ii7 V7",
-            "IM7 ii7 iii7 IVM7", "I I IV V7", "I6 vi7 IVM7 V7",
+            "IM7 vi7 ii7 V7", "IM7 iii7 IVM7 V7sus4", "I IV I V7", "IM7 IVM7 iii7 vi7 ii7 V7 IM7 V7sus4",
+            "I vi7 ii7 V7", "IM7 ii7 iii7 IVM7", "I I IV V7", "I6 vi7 IVM7 V7",
         ),
         "minor": (
             "im7 ivm7 bVIM7 V7", "im7 bIIIM7 ivm7 V7", "im7 bVII bVIM7 V7", "im7 im7 ivm7 V7", "im7 ivm7 bVII7 bIIIM7",
@@ -131,8 +131,8 @@ _TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     "electronic": {
         "major": ("I V vi IV", "I vi IV V", "I I IV IV", "I iii IV V", "I Vsus4 vi7 IVM7", "I ii IV V", "I IV"),
         "minor": (
-            "i bVI bIII bVII", "i i bVI bVII", "im7 im7 bVIM7 bVII", "i bVII bVI V", "i iv bVI bVII", "im7 bIIIM7 ivm7 V",
-            "i v bVI bVII", "i bVI",
+            "i bVI bIII bVII", "i i bVI bVII", "im7 im7 bVIM7 bVII", "i bVII bVI V", "i iv bVI bVII",
+            "im7 bIIIM7 ivm7 V", "i v bVI bVII", "i bVI",
         ),
     },
 }  # fmt: skip
@@ -179,11 +179,11 @@ def plan_chords(
     if beats_per_bar < 1:
         raise ValueError(f"a bar of {beats_per_bar} beats is impossible: give 1 or more")
     bar = 60.0 / tempo * beats_per_bar
-    return time_bars(plan_bars(genre, key, math.ceil(seconds / bar), seed), bar, seconds)
+    return time_bars(plan_bars(genre, key, math.ceil(seconds / bar), seed, beats_per_bar), bar, seconds)
 
 
-def plan_bars(genre: str, key: str, bars: int, seed: int) -> list[tuple[str, ...]]:
-    """Chord symbols of each of ``bars`` bars (one or two to a bar)."""
+def plan_bars(genre: str, key: str, bars: int, seed: int, beats_per_bar: int = 4) -> list[tuple[str, ...]]:
+    """Chord symbols of each of ``bars`` bars: one, or two where the bar has an even number of beats."""
     _feel(genre)
     tonic, mode = split_key(key)
     draw = random.Random(int.from_bytes(hashlib.sha256(f"{genre}/{tonic}/{mode}/{seed}".encode()).digest()[:8], "big"))
@@ -204,11 +204,13 @@ def plan_bars(genre: str, key: str, bars: int, seed: int) -> list[tuple[str, ...
     while len(cells) < bars:
         for index, letter in enumerate(form):
             cells += bridge if letter == "B" else closing if index else opening
-    return [tuple(_symbol(name, tonic) for name in cell.split("|")) for cell in cells[:bars]]
+    # a bar that cannot be halved keeps the chord that leads on
+    most = 1 if beats_per_bar % 2 else 2
+    return [tuple(_symbol(name, tonic) for name in cell.split("|")[-most:]) for cell in cells[:bars]]
 
 
 def time_bars(bars: list[tuple[str, ...]], bar: float, seconds: float) -> tuple[tuple[float, float, str], ...]:
-    """Chords of bars that last ``bar`` s each -> (start s, end s, symbol) up to ``seconds``; equal neighbours joined."""
+    """Chords of bars that last ``bar`` s each -> (start s, end s, symbol) up to ``seconds``; equal neighbours join."""
     rows: list[tuple[float, float, str]] = []
     for index, symbols in enumerate(bars):
         for part, symbol in enumerate(symbols):

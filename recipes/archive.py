@@ -17,13 +17,19 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Literal
 
 #: Refuse to write more than this from one archive: a small file can unpack to any size.
 MAX_BYTES = 8 * 2**30
 _CHUNK = 2**20
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
+_TAR_MODES: dict[str, Literal["r|", "r|gz", "r|bz2", "r|xz"]] = {
+    "data.tar": "r|",
+    "data.tar.gz": "r|gz",
+    "data.tar.bz2": "r|bz2",
+    "data.tar.xz": "r|xz",
+}
 
 
 class ArchiveError(ValueError):
@@ -90,15 +96,15 @@ def unpack_deb(
     """
     with open(path, "rb") as file:
         name, size = _find_data(file, Path(path).name)
-        suffix = name.removeprefix("data.tar").removeprefix(".")
-        if suffix not in ("", "gz", "bz2", "xz"):
+        mode = _TAR_MODES.get(name)
+        if mode is None:
             raise ArchiveError(
                 f"{Path(path).name} holds {name}, which this reader cannot open (it reads .xz, .gz, .bz2): "
                 "unpack it with dpkg-deb -x and import the folder instead"
             )
         try:
             # a pipe-like tar: one pass, no member is ever held in memory
-            with tarfile.open(fileobj=_Slice(file, size), mode=f"r|{suffix}") as tar:
+            with tarfile.open(fileobj=_Slice(file, size), mode=mode) as tar:
                 return _unpack_tar(tar, Path(folder), keep, max_bytes)
         except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
             raise ArchiveError(f"{Path(path).name} is damaged ({error}): fetch it again") from error

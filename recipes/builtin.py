@@ -1,8 +1,8 @@
 """Music out of nothing: a pattern composer for :mod:`descant.recipes.voices`, exact labels, no download.
 
 It exists so that tests, continuous integration and a first experiment have endless, fully labelled multi-stem music
-within a second. Harmony comes from :mod:`descant.gen.plan`; drums, bass and accompaniment are bars on a grid; the lead is
-a motif per phrase, repeated as AABA, with chord notes on the strong beats and steps between.
+within a second. Harmony comes from :mod:`descant.gen.plan`; drums, bass and accompaniment are bars on a grid; the lead
+is a motif per phrase, repeated as AABA, with chord notes on the strong beats and steps between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ __all__ = ["compose", "render_stem"]
 
 SPLITS = ("train", "dev", "test")
 _NOTES = tuple[tuple[float, float, int, int], ...]
-_STRAIGHT, _SHUFFLE = 4, 3
 
 
 @dataclass(frozen=True)
@@ -41,22 +40,38 @@ class _Groove:
 
 _K, _S, _R, _H, _O, _T, _D, _B, _C = 36, 38, 37, 42, 46, 51, 54, 76, 63
 _GROOVES: tuple[_Groove, ...] = (
-    _Groove("rock", 4, 4, ((_K, "x.......x.x....."), (_S, "....x.......x..."), (_H, "x.o.x.o.x.o.x.o.")), "r.r.r.r.r.r.r.f.", "x.......x......."),
-    _Groove("rock push", 4, 4, ((_K, "x.....x.x......."), (_S, "....x.......x..."), (_T, "x...x.o.x...x.o.")), "r.....r.r...f.r.", "x.....x.......x."),
-    _Groove("ballad", 4, 4, ((_K, "x.........x....."), (_R, "........x......."), (_H, "o...o...o...o...")), "r.......f.......", "0.1.2.1.3.2.1.2."),
-    _Groove("four on the floor", 4, 4, ((_K, "x...x...x...x..."), (39, "....x.......x..."), (_O, "..x...x...x...x.")), "r.or.or.or.or.or", "..s...s...s...s."),
-    _Groove("funk", 4, 4, ((_K, "x..x......x..x.."), (_S, "....x..o.o..x..o"), (_H, "xxoxxxoxxxoxxxox")), "r..r..o...f.r.t.", "..s..s....s..s.."),
-    _Groove("hip hop", 4, 4, ((_K, "x..x...x..x....."), (_S, "....x.......x..."), (_H, "x.x.x.xxx.x.x.x.")), "r......r..r.....", "x..............."),
-    _Groove("bossa", 4, 4, ((_K, "x..xx..xx..xx..x"), (_R, "x..x..x...x..x.."), (_D, "oxoxoxoxoxoxoxox")), "r..rf..fr..rf..f", "s..s..s...s..s.."),
-    _Groove("clave", 4, 4, ((_K, "...x...x...x...x"), (_B, "x..x..x...x.x..."), (_C, "o.xxo.xxo.xxo.xx")), "...r..f....r..f.", "0..1.2..1.0..2.1"),
-    _Groove("swing", 4, 3, ((_T, "x..x.xx..x.x"), (44, "...x.....x.."), (_K, "o..o..o..o..")), "r..t..f..o..", "...s.s......"),
-    _Groove("shuffle", 4, 3, ((_K, "x.....x....."), (_S, "...x.....x.."), (_H, "x.ox.ox.ox.o")), "r.rt.tf.ff.t", "x..x..x..x.."),
-    _Groove("two beat", 4, 4, ((_K, "x.......x......."), (_S, "....x..o....x..o"), (_H, "o.o.o.o.o.o.o.o.")), "r.......f.......", "....s.......s..."),
-    _Groove("one drop", 4, 4, ((_K, "........x......."), (_R, "........x......."), (_H, "x.o.x.o.x.o.x.oo")), "r..r..f...t.....", "....s.......s..."),
-    _Groove("drive", 4, 4, ((_K, "xxx.x.x.xxx.x.x."), (_S, "....x.......x..."), (_T, "x...x...x...x...")), "rrrrrrrrrrrrrrff", "x...x...x...x..."),
-    _Groove("march", 4, 4, ((_K, "x.......x......."), (_S, "x.xxx.x.x.xxx.xx")), "r...f...r...f...", "..s...s...s...s."),
-    _Groove("waltz", 3, 4, ((_K, "x..........."), (_R, "....o...o..."), (_T, "o...o...o...")), "r...........", "....s...s..."),
-    _Groove("waltz flow", 3, 4, ((_K, "x..........."), (_H, "....x...x.o.")), "r.......f...", "0.1.2.3.2.1."),
+    _Groove("rock", 4, 4, ((_K, "x.......x.x....."), (_S, "....x.......x..."), (_H, "x.o.x.o.x.o.x.o.")),
+            "r.r.r.r.r.r.r.f.", "x.......x......."),
+    _Groove("rock push", 4, 4, ((_K, "x.....x.x......."), (_S, "....x.......x..."), (_T, "x...x.o.x...x.o.")),
+            "r.....r.r...f.r.", "x.....x.......x."),
+    _Groove("ballad", 4, 4, ((_K, "x.........x....."), (_R, "........x......."), (_H, "o...o...o...o...")),
+            "r.......f.......", "0.1.2.1.3.2.1.2."),
+    _Groove("four on the floor", 4, 4, ((_K, "x...x...x...x..."), (39, "....x.......x..."), (_O, "..x...x...x...x.")),
+            "r.or.or.or.or.or", "..s...s...s...s."),
+    _Groove("funk", 4, 4, ((_K, "x..x......x..x.."), (_S, "....x..o.o..x..o"), (_H, "xxoxxxoxxxoxxxox")),
+            "r..r..o...f.r.t.", "..s..s....s..s.."),
+    _Groove("hip hop", 4, 4, ((_K, "x..x...x..x....."), (_S, "....x.......x..."), (_H, "x.x.x.xxx.x.x.x.")),
+            "r......r..r.....", "x..............."),
+    _Groove("bossa", 4, 4, ((_K, "x..xx..xx..xx..x"), (_R, "x..x..x...x..x.."), (_D, "oxoxoxoxoxoxoxox")),
+            "r..rf..fr..rf..f", "s..s..s...s..s.."),
+    _Groove("clave", 4, 4, ((_K, "...x...x...x...x"), (_B, "x..x..x...x.x..."), (_C, "o.xxo.xxo.xxo.xx")),
+            "...r..f....r..f.", "0..1.2..1.0..2.1"),
+    _Groove("swing", 4, 3, ((_T, "x..x.xx..x.x"), (44, "...x.....x.."), (_K, "o..o..o..o..")),
+            "r..t..f..o..", "...s.s......"),
+    _Groove("shuffle", 4, 3, ((_K, "x.....x....."), (_S, "...x.....x.."), (_H, "x.ox.ox.ox.o")),
+            "r.rt.tf.ff.t", "x..x..x..x.."),
+    _Groove("two beat", 4, 4, ((_K, "x.......x......."), (_S, "....x..o....x..o"), (_H, "o.o.o.o.o.o.o.o.")),
+            "r.......f.......", "....s.......s..."),
+    _Groove("one drop", 4, 4, ((_K, "........x......."), (_R, "........x......."), (_H, "x.o.x.o.x.o.x.oo")),
+            "r..r..f...t.....", "....s.......s..."),
+    _Groove("drive", 4, 4, ((_K, "xxx.x.x.xxx.x.x."), (_S, "....x.......x..."), (_T, "x...x...x...x...")),
+            "rrrrrrrrrrrrrrff", "x...x...x...x..."),
+    _Groove("march", 4, 4, ((_K, "x.......x......."), (_S, "x.xxx.x.x.xxx.xx")),
+            "r...f...r...f...", "..s...s...s...s."),
+    _Groove("waltz", 3, 4, ((_K, "x..........."), (_R, "....o...o..."), (_T, "o...o...o...")),
+            "r...........", "....s...s..."),
+    _Groove("waltz flow", 3, 4, ((_K, "x..........."), (_H, "....x...x.o.")),
+            "r.......f...", "0.1.2.3.2.1."),
 )  # fmt: skip
 
 _CLASSES: dict[str, tuple[str, ...]] = {
@@ -88,8 +103,10 @@ _PADS = ("strings", "choir", "synth pad", "organ", "french horn")
 #: Onsets of a melody bar in beats; the last note rings to the bar's end.
 _RHYTHMS = {
     3: ((0, 1, 2), (0, 2), (0, 1.5, 2), (0, 0.5, 1, 2), (0,), (0, 1, 1.5, 2)),
-    4: ((0, 1, 2, 3), (0, 2, 3), (0, 1.5, 2, 3), (0, 0.5, 1, 2, 3), (0, 1, 2), (0.5, 1, 2, 2.5, 3), (0, 2), (0, 1.5, 3)),
+    4: ((0, 1, 2, 3), (0, 2, 3), (0, 1.5, 2, 3), (0, 0.5, 1, 2, 3), (0, 1, 2), (0.5, 1, 2, 2.5, 3), (0, 2)),
 }  # fmt: skip
+#: Steps of a melody along the scale, in semitones to look from.
+_MOVES = (-2, -1, -1, 0, 1, 1, 2)
 _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
 
@@ -113,7 +130,8 @@ class _Song:
         return int(self.seconds / (self.beat * self.beats) + 0.999)
 
     def chord(self, time: float) -> Chord:
-        return parse(self.chords[max(0, bisect.bisect_right(self.starts, time + 1e-6) - 1)][2])
+        # times are rounded to 0.1 ms: a note on the beat must not fall into the chord before
+        return parse(self.chords[max(0, bisect.bisect_right(self.starts, time + 1e-3) - 1)][2])
 
 
 def compose(seed: int, split: str = "train", duration: float = 30.0, genre: str | None = None) -> Piece:
@@ -239,8 +257,7 @@ def _pad(song: _Song) -> _NOTES:
 def _lead(song: _Song, draw: random.Random, centre: int) -> _NOTES:
     """A motif of two bars (rhythm and contour) for A and for B, laid over the chords as A A B A."""
     motifs = [
-        [[(onset, draw.choice((-2, -1, -1, 0, 1, 1, 2))) for onset in draw.choice(_RHYTHMS[song.beats])] for _ in (0, 1)]
-        for _ in (0, 1)
+        [[(onset, draw.choice(_MOVES)) for onset in draw.choice(_RHYTHMS[song.beats])] for _ in (0, 1)] for _ in (0, 1)
     ]
     notes: list[tuple[float, float, int, int]] = []
     pitch, bar_length = centre, song.beat * song.beats

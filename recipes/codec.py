@@ -32,7 +32,7 @@ class CodecRecipe(LoopConfig):
     codec: CodecConfig = field(default_factory=tiny)
     warm: int = 700
     """Step at which quantisation starts."""
-    freeze: int = 6000
+    freeze: int = 7500
     """Step at which encoder and books freeze and the adversary enters."""
     crop: float = 0.6
     """Seconds per item."""
@@ -54,7 +54,7 @@ class CodecRecipe(LoopConfig):
 def recipe(name: str) -> CodecRecipe:
     """The named runs: ``tiny`` (the shipped model), ``nano`` (seconds, for trials)."""
     if name == "tiny":
-        return CodecRecipe(steps=8500, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8)
+        return CodecRecipe(steps=9500, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8)
     if name == "nano":
         return CodecRecipe(codec=nano(), steps=60, batch=4, warm=15, freeze=50, filters=4, polish_batch=2,
                            validate_every=30, warmup=5, log_every=5)  # fmt: skip

@@ -38,7 +38,9 @@ _FEEL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _ANY = (("held",), ("held", "eighths"))
 
 
-def bass_part(genre: str, bars: Sequence[tuple[str, ...]], beats_per_bar: int, tempo: float, seed: int) -> tuple[Note, ...]:
+def bass_part(
+    genre: str, bars: Sequence[tuple[str, ...]], beats_per_bar: int, tempo: float, seed: int
+) -> tuple[Note, ...]:
     """A bass line: one figure of the genre on the roots and fifths of the chords, in seconds."""
     draw = random.Random(seed)
     figure = draw.choice(_BASS[draw.choice(_FEEL.get(genre, _ANY)[0])])
@@ -55,7 +57,9 @@ def bass_part(genre: str, bars: Sequence[tuple[str, ...]], beats_per_bar: int, t
     return tuple(notes)
 
 
-def chord_part(genre: str, bars: Sequence[tuple[str, ...]], beats_per_bar: int, tempo: float, seed: int) -> tuple[Note, ...]:
+def chord_part(
+    genre: str, bars: Sequence[tuple[str, ...]], beats_per_bar: int, tempo: float, seed: int
+) -> tuple[Note, ...]:
     """Chords around middle C in one rhythm of the genre, each voiced near the one before, in seconds."""
     draw = random.Random(seed)
     figure = draw.choice(_CHORDS[draw.choice(_FEEL.get(genre, _ANY)[1])])
@@ -71,8 +75,7 @@ def chord_part(genre: str, bars: Sequence[tuple[str, ...]], beats_per_bar: int, 
             if beat >= beats_per_bar:
                 continue
             until = strokes[place + 1][0] if place + 1 < len(strokes) else float(beats_per_bar)
-            centre = sum(voicing) / len(voicing)
-            centre = 0.7 * centre + 0.3 * 60
+            centre = 0.7 * sum(voicing) / len(voicing) + 0.3 * 60  # it does not wander off
             voicing = tuple(sorted(_near(tone, centre) for tone in _at(symbols, beat, beats_per_bar).classes))
             at = bar * beats_per_bar + beat
             span = min(length, max(0.1, until - beat - 0.03))

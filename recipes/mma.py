@@ -104,27 +104,32 @@ def read_parts(path: str | os.PathLike[str], tempo: float, beats: float | None =
     scale = 60.0 / tempo / file.ticks_per_beat
     limit = float("inf") if beats is None else beats * 60.0 / tempo
     drums: list[Note] = []
-    bass: list[tuple[int, Note]] = []
-    others: dict[str, list[tuple[int, Note]]] = defaultdict(list)
+    pitched: dict[str, list[tuple[int, Note]]] = defaultdict(list)
     for track in file.tracks:
-        for channel, program, note in _notes(track, scale):
-            onset, length, pitch, velocity = note
-            if onset >= limit - 1e-6:
-                continue
-            note = (round(onset, 4), round(max(0.02, min(length, limit - onset)), 4), pitch, velocity)
-            if channel == 9:
-                drums.append((note[0], 0.12, pitch, velocity))
-            elif track.name.startswith(("Bass", "Walk")):
-                bass.append((program, note))
-            else:
-                program = 89 if 96 <= program <= 103 else program  # the effects among the synthesizers play a pad
-                if program in _INSTRUMENT_OF:
-                    others[vocab.FAMILY[_INSTRUMENT_OF[program]]].append((program, note))
-    # a bass line that some grooves hide among the chords
-    bass += others.pop("bass", [])
+        lines: dict[int, list[Note]] = defaultdict(list)
+        for channel, program, (onset, length, pitch, velocity) in _notes(track, scale):
+            if onset < limit - 1e-6:
+                length = round(max(0.02, min(length, limit - onset)), 4)
+                (drums if channel == 9 else lines[program]).append((round(onset, 4), length, pitch, velocity))
+        for program, notes in lines.items():
+            program = 89 if 96 <= program <= 103 else program  # the effects among the synthesizers play a pad
+            role = _role(track.name, program, notes)
+            if role is not None:
+                pitched[role] += [(program, note) for note in notes]
     parts = [Part("drums", -1, _tidy(drums))] if drums else []
+    bass = pitched.pop("bass", [])
     parts += [_part("bass", bass)] if bass else []
-    return (*parts, *(_part(family, rows) for family, rows in sorted(others.items(), key=lambda item: -len(item[1]))))
+    return (*parts, *(_part(family, rows) for family, rows in sorted(pitched.items(), key=lambda item: -len(item[1]))))
+
+
+def _role(track: str, program: int, notes: list[Note]) -> str | None:
+    """What a line of one track does; None for sounds that are no instrument of the vocabulary."""
+    family = vocab.FAMILY[_INSTRUMENT_OF[program]] if program in _INSTRUMENT_OF else None
+    low = sorted(note[2] for note in notes)[len(notes) // 2] < 53
+    # tracks called bass also hold riffs and arpeggios of other instruments
+    if family == "bass" or (low and track.startswith(("Bass", "Walk"))):
+        return "bass"
+    return family
 
 
 def _part(role: str, rows: list[tuple[int, Note]]) -> Part:

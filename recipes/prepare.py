@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def pack_audio(
 
     packer = Packer(out, rate)
     with _pool() as pool:
-        jobs = pool.imap(partial(_render, rate=rate), list(enumerate(pieces)), chunksize=2)
+        jobs = pool.map(partial(_render, rate=rate), list(enumerate(pieces)), chunksize=2)
         for piece, (mix, stem) in zip(pieces, tqdm(jobs, total=len(pieces), disable=quiet, unit="piece"), strict=True):
             packer.add(piece.id, "mix", torch.from_numpy(mix)[None])
             if stem is not None:
@@ -76,7 +77,7 @@ def tokenise(
             total += len(group)
             if target.exists():
                 continue
-            jobs = pool.imap(partial(_encode, rate=codec.rate, codec=codec, books=books), group, chunksize=1)
+            jobs = pool.map(partial(_encode, rate=codec.rate, codec=codec, books=books), group, chunksize=8)
             codes = list(tqdm(jobs, total=len(group), disable=quiet, unit="piece", desc=target.name))
             starts = np.cumsum([0, *(len(rows) for rows in codes)])
             write_pieces(out / f"pieces-{number:05d}.jsonl.gz", group)
@@ -120,10 +121,12 @@ def _groups(pieces: Iterator[Piece], limit: int | None) -> Iterator[list[Piece]]
         yield group
 
 
-def _pool() -> multiprocessing.pool.Pool:
-    # spawn: forking a process that already runs OpenMP threads can hang
-    return multiprocessing.get_context("spawn").Pool(
-        os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
+def _pool() -> ProcessPoolExecutor:
+    # spawn: forking a process that already runs OpenMP threads can hang. An executor, because it fails when a worker
+    # dies, where multiprocessing.Pool starts another one for ever
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        os.cpu_count() or 1, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     )
 
 

@@ -96,7 +96,7 @@ def packages(tier: str = "free") -> tuple[Package, ...]:
     """Read a tier's allow-list. Raises ValueError for an unknown tier or a role its licence does not allow."""
     if tier not in TIERS:
         raise ValueError(f"unknown tier {tier!r}: choose one of {', '.join(TIERS)}")
-    body = json.loads(Path(__file__).with_name(TIERS[tier]).read_text(encoding="utf-8"))
+    body = json.loads((Path(__file__).parent / TIERS[tier]).read_text(encoding="utf-8"))
     return tuple(_package(row) for row in body["packages"])
 
 
@@ -113,10 +113,10 @@ def fetch(
 ) -> list[Row]:
     """Fetch, verify, unpack and convert a tier (or several) to mono 16-bit FLAC under ``out``.
 
-    Writes ``out/{train,dev,test,test_sa}/package__track.flac``, ``manifest.json`` and ``ATTRIBUTION.md``; a file that is
-    already there is kept. ``debs`` holds packages fetched earlier (default: ``out/packages``); missing ones come through
-    the system's package client. Tracks given as stems become the mix and ``package__track__stem.flac`` parts that sum
-    to it. Returns the rows of the manifest. Raises ArchiveError when a package is not to be had or not the listed one.
+    Writes ``out/{train,dev,test,test_sa}/package__track.flac``, ``manifest.json`` and ``ATTRIBUTION.md``; a file that
+    is already there is kept. ``debs`` holds packages fetched earlier (default: ``out/packages``); missing ones come
+    through the system's package client. Tracks given as stems become the mix and ``package__track__stem.flac`` parts
+    that sum to it. Returns the rows of the manifest. Raises ArchiveError when a package is not to be had or not the listed one.
     """
     out = Path(out)
     store = Path(debs) if debs is not None else out / "packages"
@@ -168,11 +168,19 @@ def from_folder(
         note = path.with_suffix(".txt")
         rows.append(
             Row(
-                path=target.relative_to(out).as_posix(), split=split, stem="mix", seconds=_seconds(target, rate),
-                licence=licence, author=author, title=path.stem, package="own", version="",
-                source=relative.as_posix(), evidence="stated by the user",
+                path=target.relative_to(out).as_posix(),
+                split=split,
+                stem="mix",
+                seconds=_seconds(target, rate),
+                licence=licence,
+                author=author,
+                title=path.stem,
+                package="own",
+                version="",
+                source=relative.as_posix(),
+                evidence="stated by the user",
                 caption=note.read_text("utf-8").strip() if note.exists() else "",
-            )  # fmt: skip
+            )
         )
     write_manifest(out, rows, rate)
     return rows
@@ -284,12 +292,20 @@ def _rows(track: Track, out: Path, rate: int) -> list[Row]:
     sources = {"mix": " + ".join(track.stems.values()) or track.file, **track.stems}
     return [
         Row(
-            path=path.relative_to(out).as_posix(), split=path.parent.name, stem=stem, seconds=_seconds(path, rate),
-            licence=track.licence, author=track.author, title=track.title, package=track.package,
-            version=track.version, source=sources[stem], evidence=track.evidence,
+            path=path.relative_to(out).as_posix(),
+            split=path.parent.name,
+            stem=stem,
+            seconds=_seconds(path, rate),
+            licence=track.licence,
+            author=track.author,
+            title=track.title,
+            package=track.package,
+            version=track.version,
+            source=sources[stem],
+            evidence=track.evidence,
         )
         for stem, path in _targets(track, out).items()
-    ]  # fmt: skip
+    ]
 
 
 def _gain(wave: NDArray[np.float32]) -> float:

@@ -52,7 +52,8 @@ class TokenSet:
     def crop(self, item: int, start: int, frames: int, caption: int) -> Crop:
         """``frames`` frames of piece ``item`` from frame ``start``, told by its caption number ``caption``."""
         piece, at = self.pieces[item], start / self.frame_rate
-        end = at + frames / self.frame_rate
+        # beyond the last frame too: the conditioner looks ahead
+        end = at + frames / self.frame_rate + 0.2
         chords = tuple((a - at, b - at, symbol) for a, b, symbol in piece.chords if b > at and a < end)
         condition = Condition(
             text=piece.captions[caption % len(piece.captions)],

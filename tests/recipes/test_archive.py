@@ -133,5 +133,5 @@ def test_download_uses_the_package_client(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(archive.ArchiveError, match="Unable to locate package gone"):
         archive.download("gone", tmp_path / "debs")
     monkeypatch.setattr(archive.shutil, "which", lambda name: None)
-    with pytest.raises(archive.ArchiveError, match="fetch song=1.2 yourself"):
+    with pytest.raises(archive.ArchiveError, match=r"fetch song=1\.2 yourself"):
         archive.download("song", tmp_path / "debs", "1.2")

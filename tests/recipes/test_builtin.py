@@ -48,8 +48,8 @@ def test_every_genre_can_be_written_and_is_well_formed(genre: str) -> None:
     for stem in piece.stems:
         assert stem.instrument in INSTRUMENTS and stem.notes
         onsets = [note[0] for note in stem.notes]
-        assert onsets == sorted(onsets) and 0 <= onsets[0] and onsets[-1] < 12
-        assert max(onsets) > 7, "the part stops early"
+        assert onsets == sorted(onsets) and onsets[0] >= 0 and onsets[-1] < 12
+        assert max(onset + length for onset, length, _, _ in stem.notes) > 9, "the part stops early"
         assert all(0 < pitch < 128 and 0 < velocity < 128 and length > 0 for _, length, pitch, velocity in stem.notes)
     assert any(genre in caption for caption in piece.captions)
 
@@ -62,7 +62,7 @@ def test_notes_belong_to_the_labels() -> None:
         steps = (0, 2, 4, 5, 7, 9, 11) if mode == "major" else (0, 2, 3, 5, 7, 8, 10)
         scale = {(TONICS.index(tonic) + step) % 12 for step in steps}
         for onset, _, pitch in piece.melody:
-            chord = next(parse(symbol) for start, end, symbol in piece.chords if start <= onset + 1e-3 < end + 2e-3)
+            chord = [parse(symbol) for start, _, symbol in piece.chords if start <= onset + 1e-3][-1]
             beat = onset * piece.tempo / 60 % piece.beats_per_bar
             if abs(beat - round(beat)) < 1e-3 and round(beat) % 2 == 0:
                 strong += 1
@@ -107,7 +107,8 @@ def test_drums_keep_time_and_bass_drum_lies_low() -> None:
 
     def centre(pitch: int) -> float:
         hit = Stem(role="drums", instrument="drums", program=-1, notes=((0.0, 0.1, pitch, 110),))
-        return float(librosa.feature.spectral_centroid(y=builtin.render_stem(hit, 0.2).mean(0).numpy(), sr=32000).mean())
+        wave = builtin.render_stem(hit, 0.2).mean(0).numpy()
+        return float(librosa.feature.spectral_centroid(y=wave, sr=32000).mean())
 
     assert centre(36) < centre(38) < centre(42)
     hats = builtin.render_stem(Stem(role="drums", instrument="drums", program=-1, notes=((0.0, 0.1, 42, 110),)), 0.2)
@@ -126,7 +127,7 @@ def test_velocity_changes_level_and_the_end_is_cut() -> None:
 def test_wrong_arguments_say_what_is_allowed() -> None:
     with pytest.raises(ValueError, match="train, dev, test"):
         builtin.compose(1, "valid")
-    with pytest.raises(ValueError, match="1 to 600"):
+    with pytest.raises(ValueError, match="between 1 and 600"):
         builtin.compose(1, duration=0.1)
     with pytest.raises(ValueError, match="unknown genre 'polka'"):
         builtin.compose(1, genre="polka")

@@ -45,7 +45,7 @@ def test_a_mistuned_lead_is_found() -> None:
 
 
 def test_an_octave_is_still_the_note() -> None:
-    piece, stems = rendered()
+    piece, _ = rendered()
     lead = piece.stems[3]
     lower = replace(lead, notes=tuple((a, b, pitch - 12, v) for a, b, pitch, v in lead.notes))
     count, found = lead_found(piece, builtin.render_stem(lower, piece.duration, RATE), RATE)
