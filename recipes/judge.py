@@ -1,7 +1,7 @@
 """Train the judge: the tagger that says which genre and which instruments a clip has.
 
 It learns from pieces of its own (another split or other seeds than the generator's), rendered here, never from
-generated music. Half of its clips are degraded (low-pass, noise, Opus, and the project's codec when it is given),
+generated music. Of each clip it also hears a copy that is degraded (low-pass, noise, Opus, and the project's codec when it is given),
 so that a codec's traces do not pass for an instrument. See the model card beside the weights.
 """
 
@@ -147,7 +147,7 @@ def examples(
     codec: Codec | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Examples:
-    """Render ``config.clips`` windows of each piece and measure them; every other clip of a piece is degraded.
+    """Render ``config.clips`` windows of each piece and measure them, as they are and degraded.
 
     Raises ValueError when there are no pieces.
     """
@@ -161,13 +161,12 @@ def examples(
             wav = clip_of(piece, start, config.seconds, soundfont)
             if float(wav.abs().max()) < 1e-3:
                 continue
-            if (number + clip) % 2:
-                wav = degrade(wav, generator, codec)
-            heard = features(wav, RATE, shape)
             genre, family, lead = labels(cut(piece, start, config.seconds))
-            for name, value in (("patch", heard.patch[0].half()), ("rhythm", heard.rhythm[0]), ("genre", genre),
-                                ("family", family), ("lead", lead), ("piece", torch.tensor(number))):  # fmt: skip
-                rows[name].append(value)
+            for copy in (wav, degrade(wav, generator, codec)):
+                heard = features(copy, RATE, shape)
+                for name, value in (("patch", heard.patch[0].half()), ("rhythm", heard.rhythm[0]), ("genre", genre),
+                                    ("family", family), ("lead", lead), ("piece", torch.tensor(number))):  # fmt: skip
+                    rows[name].append(value)
         if progress is not None:
             progress(number + 1)
     if not rows["patch"]:

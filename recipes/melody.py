@@ -84,12 +84,13 @@ def compose_melody(
 
 def bend(key: str, symbol: str) -> tuple[int, ...]:
     """The key's scale with its notes moved to the chord's where the chord leaves the scale, as pitch classes."""
-    classes = parse(symbol).classes
+    chord = parse(symbol)
     found = set(scale(key))
-    for tone in classes:
+    for tone in chord.classes:
         if tone not in found:
-            # the raised leading note replaces the natural one, and the like
-            found -= {(tone + 1) % 12, (tone - 1) % 12} - set(classes)
+            # a root, minor third or seventh that leaves the key is a lowered note, everything else a raised one
+            lowered = (tone - chord.root) % 12 in (0, 3, 10)
+            found -= {(tone + (1 if lowered else -1)) % 12} - set(chord.classes)
             found.add(tone)
     return tuple(sorted(found))
 

@@ -110,7 +110,10 @@ def read_parts(path: str | os.PathLike[str], tempo: float, beats: float | None =
         for channel, program, (onset, length, pitch, velocity) in _notes(track, scale):
             if onset < limit - 1e-6:
                 length = round(max(0.02, min(length, limit - onset)), 4)
-                (drums if channel == 9 else lines[program]).append((round(onset, 4), length, pitch, velocity))
+                if channel == 9:  # MMA marks strokes, not lengths
+                    drums.append((round(onset, 4), 0.12, pitch, velocity))
+                else:
+                    lines[program].append((round(onset, 4), length, pitch, velocity))
         for program, notes in lines.items():
             program = 89 if 96 <= program <= 103 else program  # the effects among the synthesizers play a pad
             role = _role(track.name, program, notes)

@@ -116,7 +116,8 @@ def fetch(
     Writes ``out/{train,dev,test,test_sa}/package__track.flac``, ``manifest.json`` and ``ATTRIBUTION.md``; a file that
     is already there is kept. ``debs`` holds packages fetched earlier (default: ``out/packages``); missing ones come
     through the system's package client. Tracks given as stems become the mix and ``package__track__stem.flac`` parts
-    that sum to it. Returns the rows of the manifest. Raises ArchiveError when a package is not to be had or not the listed one.
+    that sum to it. Returns the rows of the manifest. Raises ArchiveError when a package is not to be had or is not the
+    listed one.
     """
     out = Path(out)
     store = Path(debs) if debs is not None else out / "packages"
