@@ -17,6 +17,7 @@ Letters: C channels, T samples. Loudness: ITU-R BS.1770-4. Down-mixing: ITU-R BS
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import math
@@ -42,10 +43,8 @@ _FORMATS = {
     ".wav": ("WAV", "PCM_24"), ".flac": ("FLAC", "PCM_24"), ".mp3": ("MP3", "MPEG_LAYER_III"),
     ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS"),
 }  # fmt: skip
-_RATES = {
-    ".opus": (8000, 12000, 16000, 24000, 48000),
-    ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
-}
+_RATES = {".opus": (8000, 12000, 16000, 24000, 48000),
+          ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)}  # fmt: skip
 #: Vorbis quality 0, 1, ... 10 -> nominal kilobits per second of stereo at 44.1 kHz
 _VORBIS_KBPS = (64.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 224.0, 256.0, 320.0, 500.0)
 _QUALITY = "VHQ"
@@ -215,8 +214,7 @@ def _stream(
     width = channels or about.channels
     resampler = None if target == about.rate else soxr.ResampleStream(about.rate, target, width, "float32", _QUALITY)
     for piece in _pieces(path, start, count):
-        # soundfile has time first
-        wav = to_channels(torch.from_numpy(piece.T.copy()), width)
+        wav = to_channels(torch.from_numpy(piece.T.copy()), width)  # soundfile has time first
         if resampler is not None:
             wav = _push(resampler, wav)
         wav = wav if left is None else wav[:, :left]
@@ -280,12 +278,13 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """
     if from_rate <= 0 or to_rate <= 0:
         raise AudioError(f"cannot resample from {from_rate} to {to_rate} Hz; both rates must be positive")
-    flat = wav.detach().to("cpu", torch.float32).reshape(-1, wav.shape[-1])
+    wav = wav.detach().to("cpu", torch.float32)
     if from_rate == to_rate:
-        return flat.reshape(wav.shape)
-    if flat.numel() == 0:
+        return wav
+    if wav.numel() == 0:
         return wav.new_zeros((*wav.shape[:-1], math.floor(wav.shape[-1] * to_rate / from_rate + 0.5)))
-    out = soxr.resample(np.ascontiguousarray(flat.numpy().T), from_rate, to_rate, quality=_QUALITY)
+    flat = np.ascontiguousarray(wav.reshape(-1, wav.shape[-1]).numpy().T)
+    out = soxr.resample(flat, from_rate, to_rate, quality=_QUALITY)
     return torch.from_numpy(np.ascontiguousarray(out.T)).reshape(*wav.shape[:-1], -1)
 
 
@@ -397,4 +396,5 @@ def _replace(where: Path, data: memoryview) -> None:
         todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
         raise AudioError(f"{where}: cannot be written ({error.strerror}); {todo}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
 from .model import Codec, CodecConfig
 
@@ -30,7 +31,7 @@ def save(codec: Codec, folder: str | os.PathLike[str], half: bool = False) -> No
         shrink = half and value.is_floating_point() and not name.endswith(".embed")
         tensors[name] = value.half() if shrink else value
     part = folder / "model.safetensors.part"
-    save_file(tensors, part, metadata={"format": FORMAT})
+    part.write_bytes(serialise(tensors, metadata={"format": FORMAT}))
     os.replace(part, folder / "model.safetensors")
     text = json.dumps({"format": FORMAT, "version": VERSION, "config": codec.config.to_dict()}, indent=1) + "\n"
     part = folder / "config.json.part"

@@ -47,7 +47,8 @@ class _Spectra(torch.autograd.Function):
     def forward(ctx: Any, wav: Tensor, n_fft: int, hop: int) -> Tensor:
         """wav: [N, T] -> complex [N, J, n_fft // 2 + 1]."""
         ctx.sizes = (n_fft, hop, wav.shape[-1])
-        return torch.fft.rfft(wav.unfold(-1, n_fft, hop) * _hann(n_fft, wav.device))
+        spec: Tensor = torch.fft.rfft(wav.unfold(-1, n_fft, hop) * _hann(n_fft, wav.device))
+        return spec
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -67,7 +68,8 @@ def mel(wav: Tensor, rate: int, n_fft: int, hop: int, bands: int) -> Tensor:
     """Power mel spectrogram. wav: [..., T] -> [..., bands, frames]; rate in Hz."""
     power = stft(wav, n_fft, hop).abs().square()
     bank = mel_filters(rate, n_fft, bands).to(wav.device)
-    return torch.matmul(bank, power)
+    banded: Tensor = bank @ power
+    return banded
 
 
 @functools.lru_cache(maxsize=64)

@@ -27,9 +27,9 @@ class TempoSettings:
     """Slowest tempo considered, BPM."""
     high: float = 220.0
     """Fastest tempo considered, BPM."""
-    centre: float = 115.0
+    centre: float = 120.0
     """Centre of the prior, BPM."""
-    spread: float = 0.7
+    spread: float = 0.6
     """Standard deviation of the prior, octaves."""
 
     def __post_init__(self) -> None:
@@ -85,8 +85,11 @@ def tempo(wav: Tensor, rate: int, settings: TempoSettings | None = None) -> Temp
     weight = _periodicity(flux, correlation, grid)
     prior = torch.exp(-0.5 * (torch.log2(grid / chosen.centre) / chosen.spread).square())
     weight = weight * prior
-    peaks = _peaks(weight)
-    ranked = sorted(((float(weight[i]), float(grid[i])) for i in peaks), reverse=True)[:8]
+    ranked: list[tuple[float, float]] = []
+    for value, bpm in sorted(((float(weight[i]), float(grid[i])) for i in _peaks(weight)), reverse=True):
+        # ripples on one hill are one candidate
+        if len(ranked) < 8 and all(abs(bpm / other - 1) > 0.03 for _, other in ranked):
+            ranked.append((value, bpm))
     if not ranked or ranked[0][0] <= 0:
         return Tempo(bpm=0.0, candidates=(), strength=0.0)
     best = ranked[0][0]
@@ -127,14 +130,14 @@ def _periodicity(flux: Tensor, correlation: Tensor, grid: Tensor) -> Tensor:
     """Non-negative weight [G] of each tempo of ``grid`` (BPM): comb over the autocorrelation times the spectrum."""
     lag = 60 * _ENVELOPE_RATE / grid
     comb = torch.zeros_like(grid)
-    for multiple, share in ((1, 1.0), (2, 0.8), (3, 0.4), (4, 0.8), (8, 0.4)):
-        comb += share * _smooth_at(correlation, lag * multiple)
-    comb = (comb / 3.4).clamp(min=0)
+    for multiple in (1, 2, 3, 4):
+        comb += _smooth_at(correlation, lag * multiple)
+    comb = (comb / 4).clamp(min=0)
     size = 1 << (8 * flux.numel()).bit_length()
     spectrum = torch.fft.rfft(flux.double() * torch.hann_window(flux.numel(), dtype=torch.float64), size).abs()
     place = grid / 60 / _ENVELOPE_RATE * size
     value = _at(spectrum, place)
-    weight: Tensor = comb * (value / spectrum.max().clamp(min=1e-12)).sqrt()
+    weight: Tensor = comb * (value / spectrum.max().clamp(min=1e-12)).pow(0.25)
     return weight
 
 

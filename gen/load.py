@@ -147,7 +147,11 @@ def find(name: str) -> tuple[Path, Path]:
         if "codec" in _format(folder):
             raise ValueError(f"{folder} is a codec; music needs a language model too: name a folder that holds both")
         return find("embedded")[0], folder
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and _is_model(path))
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(("codec", "lm")))
+    for path in inside:
+        # a broken codec must not silently give way to the embedded one
+        if not _is_model(path):
+            raise FileNotFoundError(f"{path} is incomplete: it must hold config.json and model.safetensors")
     codecs = [path for path in inside if path.name.startswith("codec")]
     models = [path for path in inside if path.name.startswith("lm")]
     if len(models) != 1 or len(codecs) > 1:

@@ -93,15 +93,23 @@ def combination(piece: Piece) -> tuple[str, str, int, frozenset[str]]:
     return piece.genre, piece.key, round(piece.tempo), frozenset(piece.instruments)
 
 
-def held_out_prompts(test: Iterable[Piece], train: Iterable[Piece], count: int) -> list[tuple[Piece, Wanted]]:
-    """Choose ``count`` test pieces, genres in turn, whose combination no training piece has, and word their prompts.
+def lead_of(piece: Piece) -> str:
+    """The instrument that plays the lead; empty when there is none."""
+    return next((stem.instrument for stem in piece.stems if stem.role == "lead"), "")
 
-    Raises ValueError when there are too few.
+
+def held_out_prompts(test: Iterable[Piece], train: Iterable[Piece], count: int) -> list[tuple[Piece, Wanted]]:
+    """Choose ``count`` test pieces, genres in turn, that ask for what no training piece has, and word their prompts.
+
+    Neither the whole combination (genre, key, tempo, instruments) nor its core (genre, key, lead instrument) may occur
+    in ``train``. Raises ValueError when there are too few.
     """
-    seen = {combination(piece) for piece in train}
+    learned = list(train)
+    seen = {combination(piece) for piece in learned}
+    cores = {(piece.genre, piece.key, lead_of(piece)) for piece in learned}
     groups: dict[str, list[Piece]] = {}
     for piece in sorted(test, key=lambda item: item.id):
-        if combination(piece) not in seen:
+        if combination(piece) not in seen and (piece.genre, piece.key, lead_of(piece)) not in cores:
             groups.setdefault(piece.genre, []).append(piece)
             seen.add(combination(piece))
     chosen: list[Piece] = []
@@ -118,14 +126,13 @@ def held_out_prompts(test: Iterable[Piece], train: Iterable[Piece], count: int) 
 def wanted(piece: Piece, index: int = 0) -> Wanted:
     """The prompt whose answer ``piece`` would be; ``index`` picks the sentence."""
     names = list(piece.instruments)
-    lead = next((stem.instrument for stem in piece.stems if stem.role == "lead"), "")
     listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     text = _SENTENCES[index % len(_SENTENCES)].format(
         genre=piece.genre, instruments=listed, key=piece.key, tempo=round(piece.tempo)
     )
     return Wanted(
         id=piece.id, text=text, genre=piece.genre, tempo=float(round(piece.tempo)), key=piece.key,
-        instruments=piece.instruments, lead=lead,
+        instruments=piece.instruments, lead=lead_of(piece),
     )  # fmt: skip
 
 

@@ -55,8 +55,8 @@ def adherence(found: Mapping[str, Any]) -> str:
         for row in ("ours", "codec")
     )
     return (
-        f"## Does the music follow the sentence?\n\n{count} prompts whose combination of genre, key, tempo and "
-        "instruments occurs in no training piece; means with 95 % bootstrap intervals over clips; p from a one-sided "
+        f"## Does the music follow the sentence?\n\n{count} prompts: in no training piece do their genre, "
+        "key and lead instrument meet; means with 95 % bootstrap intervals over clips; p from a one-sided "
         "permutation test that re-assigns the prompts. The last column is the analysers' ceiling.\n\n"
         + table(header, lines)
         + f"\n\nTempo found, as a multiple of the tempo asked for. {relations[0].upper() + relations[1:]}."

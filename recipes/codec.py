@@ -34,6 +34,8 @@ class CodecRecipe(LoopConfig):
     """Step at which quantisation starts."""
     freeze: int = 7500
     """Step at which encoder and books freeze and the adversary enters."""
+    settle: int = 100
+    """Batches from which the books find their place around the averaged encoder at the freeze."""
     crop: float = 0.6
     """Seconds per item."""
     dropout: float = 0.5
@@ -54,9 +56,9 @@ class CodecRecipe(LoopConfig):
 def recipe(name: str) -> CodecRecipe:
     """The named runs: ``tiny`` (the shipped model), ``nano`` (seconds, for trials)."""
     if name == "tiny":
-        return CodecRecipe(steps=9500, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8)
+        return CodecRecipe(steps=8400, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8)
     if name == "nano":
-        return CodecRecipe(codec=nano(), steps=60, batch=4, warm=15, freeze=50, filters=4, polish_batch=2,
+        return CodecRecipe(codec=nano(), steps=60, batch=4, warm=15, freeze=50, filters=4, settle=5, polish_batch=2,
                            validate_every=30, warmup=5, log_every=5)  # fmt: skip
     raise ValueError(f"unknown codec recipe {name!r}: tiny or nano")
 
@@ -210,7 +212,7 @@ class CodecTask:
                 # what is stored as float16 must be what the tokens come from
                 value.copy_(value.half().float())
         self.codec.quantiser.train()
-        for draw in range(100):  # let the books settle around the averaged encoder
+        for draw in range(self.config.settle):  # let the books settle around the averaged encoder
             latent = self.codec.encoder(self.batch(step * 7907 + draw))
             everything = torch.full((len(latent),), self.config.codec.books, device=latent.device)
             self.codec.quantiser(latent, everything, stream(self.config.seed, step, 3 + draw))

@@ -39,12 +39,14 @@ class JudgeConfig:
     """Clips per piece."""
     crop: float = 5.0
     """Seconds of a training crop."""
-    epochs: int = 12
+    epochs: int = 14
     batch: int = 32
     lr: float = 3e-3
     width: int = 24
     held: float = 0.1
     """Share of pieces kept for thresholds and validation."""
+    bf16: bool = True
+    """Convolutions in bfloat16: half the time on processors that have it."""
     seed: int = 900_001
 
     def __post_init__(self) -> None:
@@ -193,6 +195,7 @@ def train(data: Examples, config: JudgeConfig, log: Callable[[dict[str, float]],
         raise ValueError(f"{len(data.piece)} clips are too few to keep a share of {config.held} aside: add pieces")
     learn, check = data.take(~held), data.take(held)
     model = Tagger(TaggerConfig(genres=GENRES, families=FAMILIES, instruments=INSTRUMENTS, width=config.width))
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.02)
     batches = math.ceil(len(learn.genre) / config.batch)
     steps = batches * config.epochs
@@ -205,7 +208,8 @@ def train(data: Examples, config: JudgeConfig, log: Callable[[dict[str, float]],
         for rows in torch.randperm(len(learn.genre), generator=generator).chunk(batches):
             for group in optimiser.param_groups:
                 group["lr"] = cosine(step, 0, steps, config.lr, config.lr / 100, min(50, steps // 4 + 1))
-            loss = _loss(model, learn.take(rows), frames, share, generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+                loss = _loss(model, learn.take(rows), frames, share, generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
@@ -219,7 +223,7 @@ def train(data: Examples, config: JudgeConfig, log: Callable[[dict[str, float]],
 
 def _loss(model: Tagger, batch: Examples, frames: int, share: Tensor, generator: torch.Generator) -> Tensor:
     patch = augment(batch.patch.float(), frames, generator)
-    genre, family, lead = model(Features(patch=patch, rhythm=batch.rhythm))
+    genre, family, lead = (logits.float() for logits in model(Features(patch=patch, rhythm=batch.rhythm)))
     entropy = torch.nn.functional.cross_entropy
     loss = entropy(genre, batch.genre, label_smoothing=0.1)
     # rare families weigh more, or the network learns to say drums, bass and nothing else

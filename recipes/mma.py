@@ -82,7 +82,7 @@ def accompany(
     with tempfile.TemporaryDirectory(prefix="descant-") as folder:
         score, target = Path(folder) / "score.mma", Path(folder) / "score.mid"
         score.write_text(_score(style, bars, sections, tempo, seed), encoding="ascii")
-        program, home = _program()
+        program, home = find_mma()
         done = subprocess.run(
             [*program, "-f", str(target), str(score)], cwd=home, capture_output=True, text=True, timeout=120,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, check=False,
@@ -209,8 +209,11 @@ def _mma_symbol(symbol: str) -> str:
     return chord.symbol.replace("dim", "dim3") if chord.quality == "dim" else chord.symbol
 
 
-def _program(environ: Mapping[str, str] = os.environ) -> tuple[list[str], str]:
-    """(command, the folder it must run in)."""
+def find_mma(environ: Mapping[str, str] = os.environ) -> tuple[list[str], str]:
+    """How to run MMA: the command, and the folder it must run in.
+
+    Raises MissingTool, which says what to install, where it is not there.
+    """
     own = environ.get("DESCANT_MMA")
     places = [Path(own) / "usr/share/mma", Path(own)] if own else [Path(place) for place in _PLACES]
     command = shutil.which("mma")

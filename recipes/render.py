@@ -17,8 +17,9 @@ from typing import TypeVar
 import torch
 
 from ..lm import vocab
-from . import audio_of, compose, splits, tunes
+from . import audio_of, compose, mma, splits, tunes
 from .piece import Piece, read_pieces, write_pieces
+from .soundfont import find_soundfont
 
 LAYERS: tuple[str, ...] = ("builtin", "synth")
 #: Pieces of one part file: what an interrupted run may lose.
@@ -47,6 +48,10 @@ def render(
     done = target.with_suffix(".txt")
     if target.exists() and done.exists() and done.read_text(encoding="utf-8") == mark:
         return target
+    if layer == "synth":
+        # a missing tool is told here, before any worker starts
+        mma.find_mma()
+        soundfont = find_soundfont(soundfont)
     folder = Path(out) / f".{split}-{hashlib.sha256(mark.encode()).hexdigest()[:10]}"
     folder.mkdir(parents=True, exist_ok=True)
     make = partial(

@@ -109,8 +109,8 @@ def test_resampling_agrees_with_scipy(old: int, new: int) -> None:
 
 
 def test_resampling_removes_what_the_new_rate_cannot_hold_like_librosa() -> None:
-    t = torch.arange(48000) / 48000
-    tone = torch.sin(2 * math.pi * 15000 * t)
+    t = torch.arange(48000, dtype=torch.float64) / 48000
+    tone = torch.sin(2 * math.pi * 15000 * t).float()
     ours = resample(tone, 48000, 16000)
     theirs = librosa.resample(tone.numpy(), orig_sr=48000, target_sr=16000, res_type="soxr_vhq")
     assert float(ours[800:-800].abs().max()) < 1e-4

@@ -2,10 +2,10 @@
 
 import time
 
-import librosa
 import numpy as np
 import pytest
 import torch
+from scipy.signal import periodogram
 
 from descant.lm.chords import parse
 from descant.lm.vocab import GENRES, INSTRUMENTS, TONICS
@@ -80,10 +80,11 @@ def test_every_voice_is_in_tune_and_heard(instrument: str) -> None:
     for pitch in (40, 47) if bass else (60, 67, 74):
         wave = one_note(instrument, pitch).mean(0)
         assert wave.isfinite().all() and 0.02 < float(wave.square().mean().sqrt()) < 0.3
-        heard = librosa.yin(wave.numpy(), fmin=35, fmax=1500, sr=32000, frame_length=4096)
-        cents = 1200 * np.log2(np.median(heard[2:-6]) / librosa.midi_to_hz(pitch))
-        # an octave is a matter of timbre, a mistuned semitone is not
-        assert abs((cents + 600) % 1200 - 600) < 25
+        hertz, power = periodogram(wave.numpy(), 32000, "hann", nfft=2**17)
+        ratio = hertz[power.argmax()] / (440 * 2 ** ((pitch - 69) / 12))
+        # which partial is loudest is a matter of timbre; it must be a partial of the note
+        assert 0.9 < ratio < 6.1
+        assert abs(1200 * np.log2(ratio / round(ratio))) < 25
 
 
 def test_voices_cover_the_vocabulary_and_sound_different() -> None:
@@ -102,13 +103,15 @@ def test_drums_keep_time_and_bass_drum_lies_low() -> None:
     notes = tuple((0.5 * index, 0.1, 36, 110) for index in range(8))
     wave = builtin.render_stem(Stem(role="drums", instrument="drums", program=-1, notes=notes), 4.0)
     assert wave.shape == (2, 128000)
-    onsets = librosa.onset.onset_detect(y=wave.mean(0).numpy(), sr=32000, hop_length=160, units="time")
-    assert np.abs(onsets[:, None] - np.arange(8) * 0.5).min(0)[1:].max() < 0.03
+    energy = wave.square().mean(0).view(-1, 320).mean(1)  # 10 ms
+    beats = energy.view(8, 50)
+    assert (beats[:, :5].mean(1) > 20 * beats[:, 20:].mean(1)).all(), "every half second starts with a stroke"
 
     def centre(pitch: int) -> float:
         hit = Stem(role="drums", instrument="drums", program=-1, notes=((0.0, 0.1, pitch, 110),))
         wave = builtin.render_stem(hit, 0.2).mean(0).numpy()
-        return float(librosa.feature.spectral_centroid(y=wave, sr=32000).mean())
+        hertz, power = periodogram(wave, 32000)
+        return float((hertz * power).sum() / power.sum())
 
     assert centre(36) < centre(38) < centre(42)
     hats = builtin.render_stem(Stem(role="drums", instrument="drums", program=-1, notes=((0.0, 0.1, 42, 110),)), 0.2)

@@ -137,7 +137,7 @@ def test_midi_becomes_parts(tmp_path: Path) -> None:
     assert parts["bass"].notes == ((0.0, 0.5, 36, 80), (1.0, 0.5, 43, 80))
     assert parts["bass"].instrument == "acoustic bass"
     # a riff that MMA calls bass joins the guitar; what begins after the last beat is cut
-    assert [note[2] for note in parts["guitar"].notes] == [60, 64, 67]
+    assert sorted(note[2] for note in parts["guitar"].notes) == [60, 64, 67]
     assert parts["synth"].instrument == "synth pad"
 
 
@@ -160,7 +160,7 @@ def test_styles_cover_every_genre() -> None:
 
 def test_missing_mma_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(mma.MissingTool, match="Debian package 'mma'"):
-        mma._program({"DESCANT_MMA": str(tmp_path)})
+        mma.find_mma({"DESCANT_MMA": str(tmp_path)})
 
 
 def test_splits_hold_out_what_they_say() -> None:

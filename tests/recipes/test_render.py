@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from descant.lm import vocab
-from descant.recipes import audio_of, render, splits
+from descant.recipes import audio_of, mma, render, splits
 from descant.recipes.piece import Piece, Stem, read_pieces, write_pieces
 
 
@@ -92,7 +92,7 @@ def test_audio_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert render._write_one(piece, str(tmp_path), 16000, "wav", True, None) == 0
 
 
-def test_wrong_settings_are_named(tmp_path: Path) -> None:
+def test_wrong_settings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="unknown layer 'tape'"):
         render.render("tape", tmp_path, count=1)
     with pytest.raises(ValueError, match="either hours or count"):
@@ -101,6 +101,10 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
         render.render("builtin", tmp_path, count=1, split="all")
     with pytest.raises(ValueError, match="too few"):
         render.render("builtin", tmp_path, count=0)
+    monkeypatch.setenv("DESCANT_MMA", str(tmp_path))
+    with pytest.raises(mma.MissingTool, match="dpkg-deb"):
+        render.render("synth", tmp_path / "out", count=1)
+    assert not (tmp_path / "out").exists()
     write_pieces(tmp_path / "x.jsonl.gz", [made(0, split="train")])
     with pytest.raises(ValueError, match="unknown format 'mp4'"):
         render.write_audio(tmp_path / "x.jsonl.gz", tmp_path, suffix="mp4")
