@@ -110,8 +110,21 @@ class Encoder(nn.Module):
         return latent
 
 
+#: Rows of the noise table: a power of two, see :func:`_noise`.
+_ROWS = 512
+
+
 class Decoder(nn.Module):
-    """Latent frames to samples."""
+    """Latent frames to samples.
+
+    What has a phase worth keeping comes from a magnitude and a direction; what has none (cymbals, breath, reverberation
+    at a few kilobits per second) from a magnitude and noise. Without the second part a decoder repeats the phase it is
+    unsure of in every frame, which sounds as a buzz at the frame rate. The split is the one of harmonic-plus-noise
+    synthesis (Serra & Smith, 1990), left to the losses to learn. The noise is a function of the codes, so decoding is
+    deterministic, wherever a chunk begins.
+    """
+
+    noise: Tensor
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -122,21 +135,26 @@ class Decoder(nn.Module):
         self.up = Upsample(config.inner, config.outer)
         self.fast = nn.Sequential(*(ConvNeXt(config.outer) for _ in range(after)))
         self.norm = nn.LayerNorm(config.outer)
-        self.leave = nn.Linear(config.outer, 3 * bins * config.channels)
-        with torch.no_grad():  # start near the level of music: the log-magnitudes' third of each channel's outputs
-            self.leave.bias.view(config.channels, 3, bins)[:, 0] = -3.0
+        self.leave = nn.Linear(config.outer, 4 * bins * config.channels)
+        with torch.no_grad():  # start near the level of music, the noise a little below
+            self.leave.bias.view(config.channels, 4, bins)[:, 0] = -3.0
+            self.leave.bias.view(config.channels, 4, bins)[:, 3] = -4.0
+        self.register_buffer("noise", _noise(2 * _ROWS, config.channels, bins), persistent=False)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """latent: [B, F, D] -> wav [B, C, F * hop]."""
+    def forward(self, latent: Tensor, rows: Tensor) -> Tensor:
+        """latent: [B, F, D]; rows: [B, F], the noise of each frame -> wav [B, C, F * hop]."""
         x = self.leave(self.norm(self.fast(self.up(self.slow(latent))))).float()
-        # [B, J, C * 3 * bins] -> [B, C, J, 3, bins]
-        x = x.reshape(*x.shape[:2], self.config.channels, 3, -1).transpose(1, 2)
-        level, real, imaginary = x.unbind(-2)
+        # [B, J, C * 4 * bins] -> [B, C, J, 4, bins]
+        x = x.reshape(*x.shape[:2], self.config.channels, 4, -1).transpose(1, 2)
+        level, real, imaginary, breath = x.unbind(-2)
         # A log-magnitude and a direction in the plane, softly normalised. An angle would have to be learned across
         # its jump from pi to -pi; a direction has no jump, and a short one may say "unsure" (after the parallel phase
         # estimate of Ai & Ling, APNet, 2023). The clamp keeps a wild frame finite.
         length = level.clamp(max=6.0).exp() * torch.rsqrt(real.square() + imaginary.square() + 1.0)
-        spec = torch.complex(length * real, length * imaginary)
+        # two STFT frames per token frame: [B, F] -> [B, 2 * F] rows of the table -> [B, C, J, bins]
+        pairs = (2 * rows[..., None] + torch.arange(2, device=rows.device)).flatten(1)
+        hiss = breath.clamp(max=6.0).exp() * self.noise[pairs].transpose(1, 2)
+        spec = torch.complex(length * real, length * imaginary) + hiss
         return _left_right(synthesise(spec, self.config.window, self.config.hop // 2))
 
 
@@ -206,7 +224,7 @@ class Codec(nn.Module):
         if codes.min() < 0 or codes.max() >= self.cardinality:
             raise ValueError(f"codes must lie in 0..{self.cardinality - 1}, got {int(codes.min())}..{int(codes.max())}")
         with torch.autocast(codes.device.type, enabled=False):
-            wav: Tensor = self.decoder(self.quantiser.decode(codes))
+            wav: Tensor = self.decoder(self.quantiser.decode(codes), _rows(codes))
         return wav
 
     def forward(
@@ -218,10 +236,30 @@ class Codec(nn.Module):
         """
         latent = self.encoder(wav)
         if keep is None:
-            return self.decoder(latent), None
+            rows = torch.randint(_ROWS, latent.shape[:2], generator=generator).to(wav.device)
+            return self.decoder(latent, rows), None
         with torch.autocast(wav.device.type, enabled=False):
             quantised = self.quantiser(latent, keep, generator)
-        return self.decoder(quantised.latent), quantised
+        return self.decoder(quantised.latent, _rows(quantised.codes)), quantised
+
+
+def _rows(codes: Tensor) -> Tensor:
+    """Row of the noise table for each frame of codes [B, K, F] -> [B, F]: neighbouring codes get unrelated rows."""
+    mixed = torch.zeros_like(codes[:, 0])
+    for k in range(codes.shape[1]):
+        # below 2^32 times below 2^30: no product overflows 64 bits
+        mixed = (mixed + codes[:, k] + 1) * 747796405 % 4294967291
+    return (mixed >> 8) % _ROWS
+
+
+def _noise(rows: int, channels: int, bins: int) -> Tensor:
+    """Random phases, complex [rows, channels, bins] of magnitude 1: integer arithmetic, so the same everywhere."""
+    state = torch.arange(rows * channels * bins, dtype=torch.int64) + 1
+    for _ in range(3):  # a multiplicative congruential mix, modulo the prime below 2^32
+        state = (state * 747796405 + 0x9E3779B9) % 4294967291
+        state = state ^ (state >> 15)
+    angle = (state % 65536).double() * (2 * torch.pi / 65536)
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).reshape(rows, channels, bins)
 
 
 def _mid_side(wav: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Tokenizer:
         self._processor = _open(data)
 
     def encode(self, text: str, limit: int) -> list[int]:
-        """The first ``limit`` token numbers of ``text``."""
+        """text -> its first ``limit`` token numbers, [L]."""
         ids: list[int] = self._processor.encode(text[: limit * _CHARACTERS])
         return ids[:limit]
 

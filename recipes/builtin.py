@@ -101,13 +101,13 @@ _BAND: dict[str, str] = {
 }  # fmt: skip
 _PADS = ("strings", "choir", "synth pad", "organ", "french horn")
 #: Onsets of a melody bar in beats; the last note rings to the bar's end.
-_RHYTHMS = {
+_RHYTHMS: dict[int, tuple[tuple[float, ...], ...]] = {
     3: ((0, 1, 2), (0, 2), (0, 1.5, 2), (0, 0.5, 1, 2), (0,), (0, 1, 1.5, 2)),
     4: ((0, 1, 2, 3), (0, 2, 3), (0, 1.5, 2, 3), (0, 0.5, 1, 2, 3), (0, 1, 2), (0.5, 1, 2, 2.5, 3), (0, 2)),
 }  # fmt: skip
 #: Steps of a melody along the scale, in semitones to look from.
 _MOVES = (-2, -1, -1, 0, 1, 1, 2)
-_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+_SCALES: dict[str, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
 
 @dataclass(frozen=True)

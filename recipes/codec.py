@@ -56,7 +56,7 @@ class CodecRecipe(LoopConfig):
 def recipe(name: str) -> CodecRecipe:
     """The named runs: ``tiny`` (the shipped model), ``nano`` (seconds, for trials)."""
     if name == "tiny":
-        return CodecRecipe(steps=8400, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8)
+        return CodecRecipe(steps=8600, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8)
     if name == "nano":
         return CodecRecipe(codec=nano(), steps=60, batch=4, warm=15, freeze=50, filters=4, settle=5, polish_batch=2,
                            validate_every=30, warmup=5, log_every=5)  # fmt: skip

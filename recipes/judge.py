@@ -1,8 +1,8 @@
 """Train the judge: the tagger that says which genre and which instruments a clip has.
 
 It learns from pieces of its own (another split or other seeds than the generator's), rendered here, never from
-generated music. Of each clip it also hears a copy that is degraded (low-pass, noise, Opus, and the project's codec when it is given),
-so that a codec's traces do not pass for an instrument. See the model card beside the weights.
+generated music. Of each clip it also hears a copy that is degraded (low-pass, noise, Opus, and the project's codec when
+it is given), so that a codec's traces do not pass for an instrument. See the model card beside the weights.
 """
 
 from __future__ import annotations

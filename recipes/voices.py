@@ -157,7 +157,7 @@ def _note(instrument: str, pitch: int, held: int, rate: int) -> _Wave:
 
 
 def _tone(voice: Voice, hertz: float, time: _Wave, rate: int) -> _Wave:
-    sway = 1.0
+    total = np.zeros(len(time), np.float64)
     phase = time * hertz
     if voice.vibrato:
         # vibrato sets in after a fifth of a second, as players do
@@ -172,9 +172,8 @@ def _tone(voice: Voice, hertz: float, time: _Wave, rate: int) -> _Wave:
     for shift in (0.0, voice.detune) if voice.detune else (0.0,):
         index = phase * (_TABLE * 2 ** (shift / 12))
         steps = index.astype(np.int64) & (_TABLE - 1)
-        part = 0.6 * bright[steps] * fast + 0.4 * dark[steps] * slow
-        sway = part if shift == 0.0 else sway + part
-    return np.asarray(sway, dtype=np.float32)
+        total += 0.6 * bright[steps] * fast + 0.4 * dark[steps] * slow
+    return np.asarray(total, dtype=np.float32)
 
 
 @lru_cache(maxsize=512)

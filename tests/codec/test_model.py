@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from descant.codec.model import Codec, CodecConfig, nano, tiny
+from descant.codec.model import Codec, CodecConfig, Decoder, _rows, nano, tiny
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +109,31 @@ def test_wrong_configurations_are_refused(change: dict[str, object]) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="hopp"):
         CodecConfig.from_dict({"hopp": 640})
+
+
+def test_noise_is_white_and_a_function_of_the_codes(codec: Codec) -> None:
+    noise = codec.decoder.noise
+    torch.testing.assert_close(noise.abs(), torch.ones(noise.shape), atol=1e-5, rtol=0)
+    # neighbouring rows and neighbouring bins have nothing in common
+    count = noise.numel() ** 0.5
+    assert (noise[1:] * noise[:-1].conj()).mean().abs() < 5 / count
+    assert (noise[..., 1:] * noise[..., :-1].conj()).mean().abs() < 5 / count
+    codes = torch.randint(0, 64, (1, 8, 40), generator=torch.Generator().manual_seed(0))
+    rows = _rows(codes)
+    assert torch.equal(rows[:, 7:], _rows(codes[..., 7:]))
+    assert rows.unique().numel() > 30 and 0 <= int(rows.min()) and int(rows.max()) < 512
+
+
+def test_no_buzz_where_only_noise_sounds(codec: Codec) -> None:
+    # a decoder without noise repeats one spectrum every 320 samples: its autocorrelation there is 1
+    decoder = Decoder(nano()).eval()
+    with torch.no_grad():
+        decoder.leave.weight.zero_()
+        for kind, buzz in ((0, 0.9), (3, 0.1)):
+            decoder.leave.bias.view(4, -1).fill_(-20.0)
+            decoder.leave.bias.view(4, -1)[kind] = 0.0
+            decoder.leave.bias.view(4, -1)[1:3] = 1.0
+            rows = torch.randint(0, 512, (1, 60), generator=torch.Generator().manual_seed(0))
+            wav = decoder(torch.zeros(1, 60, 64), rows)[0, 0, 640:-640]
+            repeat = float((wav[320:] * wav[:-320]).sum() / wav.square().sum())
+            assert repeat > buzz if kind == 0 else abs(repeat) < buzz
