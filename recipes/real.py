@@ -326,7 +326,7 @@ def _seconds(path: Path, rate: int) -> float:
     seen = soundfile.info(path)
     if seen.samplerate != rate:
         raise ValueError(f"{path} has {seen.samplerate} Hz, {rate} is asked for: choose an empty output folder")
-    return round(float(seen.frames) / seen.samplerate, 3)
+    return round(float(seen.frames) / float(seen.samplerate), 3)
 
 
 def _mono(path: Path, rate: int) -> NDArray[np.float32]:

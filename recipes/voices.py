@@ -140,7 +140,7 @@ def _note(instrument: str, pitch: int, held: int, rate: int) -> _Wave:
     if not 8 < hertz < rate * 0.45:
         return np.zeros(held, np.float32)
     total = held + round(voice.release * rate)
-    time = np.arange(total, dtype=np.float32) / rate
+    time = (np.arange(total) / rate).astype(np.float32)
     maker = {"tone": _tone, "string": _string, "fm": _fm, "modes": _modes}[voice.kind]
     wave = maker(voice, hertz, time, rate)
     if voice.drive:
