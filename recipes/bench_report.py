@@ -145,8 +145,7 @@ def extend(found: Mapping[str, Any]) -> str:
         f"## Is the seam of `extend` audible?\n\n{found['count']} true clips continued; "
         f"{100 * found['inside_99']:.0f} % of the seams lie within the 99 % range of jumps inside true clips on all "
         f"measures; the given part comes back at {kept['mean']:.1f} dB SI-SDR "
-        f"[{kept['low']:.1f}, {kept['high']:.1f}].\n\n"
-        + table(header, rows)
+        f"[{kept['low']:.1f}, {kept['high']:.1f}].\n\n" + table(header, rows)
     )
 
 

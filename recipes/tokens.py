@@ -25,7 +25,7 @@ class Crop:
 
 
 class TokenSet:
-    """Every shard of a folder that :func:`descant.recipes.prepare.tokenise` wrote, in memory: 0.4 MB an hour and book."""
+    """All shards of a folder, as :func:`descant.recipes.prepare.tokenise` writes them, in memory (0.4 MB/h a book)."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)

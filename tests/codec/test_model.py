@@ -121,7 +121,7 @@ def test_noise_is_white_and_a_function_of_the_codes(codec: Codec) -> None:
     codes = torch.randint(0, 64, (1, 8, 40), generator=torch.Generator().manual_seed(0))
     rows = _rows(codes)
     assert torch.equal(rows[:, 7:], _rows(codes[..., 7:]))
-    assert rows.unique().numel() > 30 and 0 <= int(rows.min()) and int(rows.max()) < 512
+    assert rows.unique().numel() > 30 and int(rows.min()) >= 0 and int(rows.max()) < 512
 
 
 def test_no_buzz_where_only_noise_sounds(codec: Codec) -> None:

@@ -14,8 +14,14 @@ from descant.recipes.captions import Facts
 
 @pytest.fixture
 def facts() -> Facts:
-    return Facts(genre="electronic", tempo=128.0, key="F# minor", beats_per_bar=4, lead="oboe",
-                 instruments=("drums", "synth bass", "oboe", "organ"))
+    return Facts(
+        genre="electronic",
+        tempo=128.0,
+        key="F# minor",
+        beats_per_bar=4,
+        lead="oboe",
+        instruments=("drums", "synth bass", "oboe", "organ"),
+    )
 
 
 def test_there_are_many_different_sentences(facts: Facts) -> None:

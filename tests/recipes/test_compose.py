@@ -65,8 +65,13 @@ def test_style_is_of_the_split(monkeypatch: pytest.MonkeyPatch, order: compose.O
 
 
 def test_wrong_orders_are_named(order: compose.Order) -> None:
-    for change, said in (({"lead": "drums"}, "lead instrument 'drums'"), ({"genre": "polka"}, "genre 'polka'"),
-                         ({"key": "Gm"}, "key 'Gm'"), ({"split": "all"}, "split 'all'"), ({"duration": 1.0}, "1 s")):
+    for change, said in (
+        ({"lead": "drums"}, "lead instrument 'drums'"),
+        ({"genre": "polka"}, "genre 'polka'"),
+        ({"key": "Gm"}, "key 'Gm'"),
+        ({"split": "all"}, "split 'all'"),
+        ({"duration": 1.0}, "1 s"),
+    ):
         with pytest.raises(ValueError, match=said):
             compose.compose(compose.Order(**{**order.__dict__, **change}))
 
@@ -145,7 +150,14 @@ def test_score_for_mma() -> None:
     style = mma.Style("x", "jazz", ("x:A", "x:B"), 4)
     text = mma._score(style, [("C",), ("Dm7", "G7"), ("Bdim",), ("B7b9",)], [0, 0, 1, 1], 120.0, 5)
     assert text.splitlines() == [
-        "RndSeed 5", "Tempo 120", "Groove x:A", "1 C", "2 Dm7 / G7 /", "Groove x:B", "3 Bdim3", "4 B7b9",
+        "RndSeed 5",
+        "Tempo 120",
+        "Groove x:A",
+        "1 C",
+        "2 Dm7 / G7 /",
+        "Groove x:B",
+        "3 Bdim3",
+        "4 B7b9",
     ]
 
 
