@@ -74,6 +74,9 @@ def load(name_or_folder: str | os.PathLike[str] = "tiny") -> Codec:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{folder}: weights contain NaN or infinity, first in {name}; fetch or train it again")
     codec.load_state_dict(tensors, strict=False)
+    for book in codec.quantiser.all():  # the averages are not stored: start them where the vectors are
+        book.total.copy_(book.embed)
+        book.count.fill_(1.0)
     return codec.eval().requires_grad_(False)
 
 

@@ -159,6 +159,10 @@ class ResidualVQ(nn.Module):
             residual = book.start(residual, generator)
         self.started.fill_(True)
 
+    def all(self) -> list[Book]:
+        """The books, coarsest first."""
+        return self._take(None)
+
     def _take(self, books: int | None) -> list[Book]:
         count = len(self.books) if books is None else books
         if not 1 <= count <= len(self.books):

@@ -28,6 +28,11 @@ def test_round_trip_gives_the_same_codes_and_audio(tmp_path: Path) -> None:
     assert torch.equal(loaded.decode(codes), codec.decode(codes))
 
 
+def test_loading_twice_gives_the_same_state(folder: Path) -> None:
+    a, b = (descant.codec.load(folder).state_dict() for _ in range(2))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_half_storage_computes_in_float32(folder: Path) -> None:
     codec = descant.codec.load(folder)
     assert {p.dtype for p in codec.parameters()} == {torch.float32}
