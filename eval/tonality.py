@@ -46,13 +46,13 @@ class KeySettings:
 
     profile: str = "albrecht"
     """A name of :data:`PROFILES`."""
-    low: float = 60.0
+    low: float = 40.0
     """Lowest peak, Hz."""
     high: float = 2500.0
     """Highest peak, Hz."""
     harmonics: int = 4
     """A peak votes for the notes of which it may be harmonic 1 to this."""
-    decay: float = 0.5
+    decay: float = 0.7
     """Weight of harmonic h is ``decay ** (h - 1)``."""
 
     def __post_init__(self) -> None:
@@ -144,7 +144,8 @@ def _peaks(wav: Tensor, rate: int, settings: KeySettings) -> tuple[Tensor, Tenso
     take = (rising > 0) & (falling >= 0) & (hertz > settings.low) & (hertz < settings.high)
     take &= (middle - floor > 1.5) & loud
     pitch = 69 + 12 * torch.log2(hertz[take] / 440)
-    weight = spec[1:-1][take].sqrt()
+    # magnitudes as they are: a codec's jitter sets weak peaks around every strong one, and compression would raise them
+    weight = spec[1:-1][take]
     frame = take.nonzero()[:, 1]
     return pitch, weight, frame, spec.shape[1]
 

@@ -3,7 +3,7 @@
 Sections: ``codec`` (what survives at 2 and 4 kbps), ``adherence`` (does the music follow the sentence), ``lm``
 (cross-entropy beside n-grams), ``speed`` (a whole process from start to file), ``extend`` (is the seam audible).
 Finished sections and finished clips are kept in the cache folder under the weights' fingerprint: a killed run goes on
-where it stopped, and new weights start afresh.
+where it stopped, new weights start afresh, and changed analysers listen again to the clips that are there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..codec import audio
 from ..codec.model import Codec
-from ..eval import tagger
+from ..eval import rhythm, tagger, tonality
 from . import bench_adherence, bench_codec, bench_lm, bench_report, bench_verbs
 from .judge import busiest, clip_of
 from .piece import Piece, read_pieces
@@ -141,6 +141,22 @@ class Bench:
         return digest.hexdigest()[:12]
 
     @cached_property
+    def judged_by(self) -> str:
+        """What cached analyses depend on: the analysers' code and the tagger's weights."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for module in (rhythm, tonality, tagger, bench_adherence):
+            digest.update(Path(str(module.__file__)).read_bytes())
+        for name, value in sorted(self.judge.state_dict().items()):
+            digest.update(name.encode() + value.float().numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+    def part(self, section: str) -> Path:
+        """Where the finished figures of a section are kept."""
+        return self.folder / (f"{section}-{self.judged_by}.json" if section == "adherence" else f"{section}.json")
+
+    @cached_property
     def folder(self) -> Path:
         """Where this run's parts are kept."""
         path = Path(self.config.cache) / self.mark
@@ -165,7 +181,7 @@ def run(
     bench = Bench(config, log or (lambda text: None))
     results: dict[str, Any] = {}
     for name in SECTIONS:
-        path = bench.folder / f"{name}.json"
+        path = bench.part(name)
         if not path.is_file() and name in chosen:
             bench.log(f"{name}: measuring")
             began = time.perf_counter()

@@ -37,7 +37,7 @@ def adherence(bench: Bench) -> dict[str, Any]:
     rows: dict[str, list[Heard]] = {"ours": [], "codec": [], "plain": []}
     books = bench.studio.lm.config.books
     for index, (piece, prompt) in enumerate(bench.prompts):
-        place = folder / f"{index:03d}.json"
+        place = folder / f"{index:03d}-{bench.judged_by}.json"
         if not place.is_file():
             bench.log(f"adherence: {index + 1} of {len(bench.prompts)}: {prompt.text}")
             wav = _generated(bench, index, prompt.text)
