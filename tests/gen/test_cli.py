@@ -306,7 +306,13 @@ def test_interrupt_of_a_process_is_130_and_leaves_nothing(model_folder, tmp_path
 
     code = "import sys; from descant.gen.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["generate", "blues", "--duration", "600", "--model", str(model_folder), "-o", "x.wav"]
-    process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, cwd=tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        # a shell's background job ignores SIGINT, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     time.sleep(8)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
