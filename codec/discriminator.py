@@ -1,7 +1,9 @@
-"""Multi-scale STFT discriminator (Défossez et al., EnCodec, 2022, section 3.4 and figure 2).
+"""Discriminators: networks that learn to tell decoded from original audio.
 
-Each scale sees the complex STFT of one window length as two real channels and scores every patch of it. Frequency
-is strided, time is dilated, so that one network sees both a partial's drift and an attack.
+Here: the multi-scale STFT discriminator (Défossez et al., EnCodec, 2022, section 3.4 and figure 2) and :class:`Judges`,
+several kinds side by side. Each scale sees the complex STFT of one window length as two real channels and scores every
+patch of it. Frequency is strided, time is dilated, so that one network sees both a partial's drift and an attack.
+The others: :mod:`descant.codec.discriminator_bands`, :mod:`descant.codec.discriminator_period`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from .discriminator_bands import MultiBand
+from .discriminator_period import MultiPeriod
 from .stft import stft
+
+#: What :func:`judges` can build.
+KINDS = ("stft", "bands", "period", "period-quarter")
 
 
 class ScaleDiscriminator(nn.Module):
@@ -54,3 +61,47 @@ class MultiScaleSTFT(nn.Module):
         """wav: [B, C, T] -> score maps and features, a list each, one entry per scale."""
         results = [scale(wav) for scale in self.scales]
         return [score for score, _ in results], [features for _, features in results]
+
+
+class Judges(nn.Module):
+    """Single discriminators of any kinds in a row; a step may ask only some of them, which is what makes it cheap."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError(f"no discriminator asked for: name at least one of {', '.join(KINDS)}")
+        self.members = nn.ModuleList(members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def forward(self, wav: Tensor, chosen: Sequence[int] | None = None) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """wav: [B, C, T] -> score maps and features of the members ``chosen`` (all by default), a list each."""
+        results = [self.members[index](wav) for index in (range(len(self)) if chosen is None else chosen)]
+        return [score for score, _ in results], [features for _, features in results]
+
+    def turn(self, step: int, count: int) -> list[int]:
+        """The ``count`` members whose turn it is at ``step`` (0: all): every member comes up equally often."""
+        size = len(self)
+        if count <= 0 or count >= size:
+            return list(range(size))
+        return sorted((step * count + offset) % size for offset in range(count))
+
+
+def judges(kinds: Sequence[str], windows: Sequence[int], filters: int, channels: int = 1) -> Judges:
+    """Build discriminators by :data:`KINDS`; windows (samples) and filters are those of the spectral ones.
+
+    ``stft``: one per window. ``bands``: one per window of at least 512 samples. ``period``: one for each of five
+    periods, ``period-quarter`` with a quarter of the filters. Raises ValueError on an unknown kind.
+    """
+    members: list[nn.Module] = []
+    for kind in kinds:
+        if kind == "stft":
+            members += MultiScaleSTFT(windows, filters, channels).scales
+        elif kind == "bands":
+            members += MultiBand([window for window in windows if window >= 512], filters, channels).scales
+        elif kind in ("period", "period-quarter"):
+            members += MultiPeriod(width=1.0 if kind == "period" else 0.25, channels=channels).periods
+        else:
+            raise ValueError(f"unknown discriminator {kind!r}: choose from {', '.join(KINDS)}")
+    return Judges(members)

@@ -9,14 +9,19 @@ Convolutions are causal; encoding looks one frame ahead, and so do the overlappi
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from . import contract
 from .conv import ConvNeXt, Downsample, Upsample
+from .noise import ROWS, rows, table
 from .rvq import Quantised, ResidualVQ
 from .stft import analyse, synthesise
+
+if TYPE_CHECKING:
+    from . import stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,8 @@ class CodecConfig:
     """ConvNeXt blocks before and after the encoder's halving of the rate."""
     decoder_blocks: tuple[int, int] = (2, 4)
     """ConvNeXt blocks before and after the decoder's doubling of the rate."""
+    lookup: str = "ema"
+    """How codes are looked up and what moves them: ``ema`` (nearest, averages) or ``gradient`` (angle, as in DAC)."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "hop", "window", "books", "cardinality", "code_dim", "outer", "inner"):
@@ -55,6 +62,8 @@ class CodecConfig:
             raise ValueError(f"hop {self.hop} must be even and window {self.window} an even number at least as long")
         if self.cardinality > 1 << 14 or self.books > 64:
             raise ValueError(f"{self.books} books of {self.cardinality} codes: at most 64 books of 16384 codes")
+        if self.lookup not in ("ema", "gradient"):
+            raise ValueError(f"CodecConfig.lookup must be 'ema' or 'gradient', got {self.lookup!r}")
         for name in ("encoder_blocks", "decoder_blocks"):
             pair = tuple(getattr(self, name))
             if len(pair) != 2 or any(not isinstance(count, int) or not 0 <= count <= 64 for count in pair):
@@ -62,8 +71,14 @@ class CodecConfig:
             object.__setattr__(self, name, pair)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON.
+
+        A setting younger than the first release is left out at its default: a codec keeps its fingerprint.
+        """
+        row = asdict(self)
+        if self.lookup == "ema":
+            del row["lookup"]
+        return row
 
     @staticmethod
     def from_dict(row: dict[str, Any]) -> CodecConfig:
@@ -77,6 +92,27 @@ class CodecConfig:
 def tiny() -> CodecConfig:
     """The embedded preset: 32 kHz mono, 50 frames/s, 8 books of 1024 (0.5 kbps each, 4 kbps in all)."""
     return CodecConfig()
+
+
+def tiny_stereo() -> CodecConfig:
+    """:func:`tiny` in stereo (mid and side), narrower so that it stays as small: 4 kbps for both channels."""
+    return CodecConfig(channels=2, outer=240, inner=368)
+
+
+def hifi48() -> CodecConfig:
+    """48 kHz stereo (mid and side), 50 frames/s, 16 books of 1024: 0.5 to 8 kbps."""
+    return CodecConfig(
+        rate=48000, channels=2, hop=960, window=1920, books=16, outer=512, inner=768, encoder_blocks=(4, 4),
+        decoder_blocks=(4, 8),
+    )  # fmt: skip
+
+
+def hifi48_small() -> CodecConfig:
+    """:func:`hifi48` at less than half its size: the same codes per second, for smaller machines."""
+    return CodecConfig(
+        rate=48000, channels=2, hop=960, window=1920, books=16, outer=320, inner=512, encoder_blocks=(3, 3),
+        decoder_blocks=(3, 5),
+    )  # fmt: skip
 
 
 def nano() -> CodecConfig:
@@ -98,20 +134,25 @@ class Encoder(nn.Module):
         self.slow = nn.Sequential(*(ConvNeXt(config.inner, ahead=int(i == 0)) for i in range(after)))
         self.norm = nn.LayerNorm(config.inner, elementwise_affine=False)
 
-    def forward(self, wav: Tensor) -> Tensor:
-        """wav: [B, C, T] with T a multiple of hop -> latent [B, F, D], of unit variance per frame."""
-        spec = analyse(_mid_side(wav), self.config.window, self.config.hop // 2)
-        # power compression |X|^0.3 keeps the phase and brings quiet partials within reach
-        magnitude = spec.abs().clamp(min=1e-5)
-        spec = torch.view_as_real(spec * magnitude.pow(-0.7))
-        # [B, C, J, bins, 2] -> [B, J, C * bins * 2]
-        x = spec.permute(0, 2, 1, 3, 4).flatten(2)
-        latent: Tensor = self.norm(self.slow(self.down(self.fast(self.enter(x)))).float())
+    def forward(self, wav: Tensor, frames: Tensor | None = None) -> Tensor:
+        """wav: [B, C, T] with T a multiple of hop -> latent [B, F, D], of unit variance per frame.
+
+        frames: [B], the length of each item where they differ; what follows is silence that no frame looks ahead to.
+        """
+        x = self.features(analyse(mid_side(wav), self.config.window, self.config.hop // 2))
+        x = self.down(self.fast(self.enter(x)))
+        if frames is not None:
+            x = x * (torch.arange(x.shape[1], device=x.device) < frames[:, None])[..., None]
+        latent: Tensor = self.norm(self.slow(x).float())
         return latent
 
-
-#: Rows of the noise table: a power of two, see :func:`_noise`.
-_ROWS = 512
+    def features(self, spec: Tensor) -> Tensor:
+        """What the network sees of spectra: complex [B, C, J, bins] -> [B, J, C * bins * 2]."""
+        # Power compression |X|^0.3 keeps the phase and brings quiet partials within reach. As exp and log, because
+        # pow rounds the last elements of a tensor otherwise than the first: a chunk would differ from the whole.
+        magnitude = spec.abs().clamp(min=1e-5)
+        spec = torch.view_as_real(spec * magnitude.log().mul(-0.7).exp())
+        return spec.permute(0, 2, 1, 3, 4).flatten(2)
 
 
 class Decoder(nn.Module):
@@ -138,12 +179,16 @@ class Decoder(nn.Module):
         self.leave = nn.Linear(config.outer, 4 * bins * config.channels)
         with torch.no_grad():  # start near the level of music, the noise a little below
             self.leave.bias.view(config.channels, 4, bins)[:, 0] = -3.0
-            self.leave.bias.view(config.channels, 4, bins)[:, 3] = -4.0
-        self.register_buffer("noise", _noise(2 * _ROWS, config.channels, bins), persistent=False)
+            self.leave.bias.view(config.channels, 4, bins)[:, 3] = -5.0
+        self.register_buffer("noise", table(2 * ROWS, config.channels, bins), persistent=False)
 
     def forward(self, latent: Tensor, rows: Tensor) -> Tensor:
         """latent: [B, F, D]; rows: [B, F], the noise of each frame -> wav [B, C, F * hop]."""
-        x = self.leave(self.norm(self.fast(self.up(self.slow(latent))))).float()
+        return self.wave(self.spectra(self.fast(self.up(self.slow(latent))), rows))
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the trunk's x [B, J, D] means: spectra with a phase, complex [B, C, J, bins], and the noise's levels."""
+        x = self.leave(self.norm(x)).float()
         # [B, J, C * 4 * bins] -> [B, C, J, 4, bins]
         x = x.reshape(*x.shape[:2], self.config.channels, 4, -1).transpose(1, 2)
         level, real, imaginary, breath = x.unbind(-2)
@@ -151,11 +196,18 @@ class Decoder(nn.Module):
         # its jump from pi to -pi; a direction has no jump, and a short one may say "unsure" (after the parallel phase
         # estimate of Ai & Ling, APNet, 2023). The clamp keeps a wild frame finite.
         length = level.clamp(max=6.0).exp() * torch.rsqrt(real.square() + imaginary.square() + 1.0)
+        return torch.complex(length * real, length * imaginary), breath.clamp(max=6.0).exp()
+
+    def spectra(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The head: x [B, J, D] at two frames per token, rows [B, J / 2] -> complex [B, C, J, bins]."""
+        spec, breath = self.parts(x)
         # two STFT frames per token frame: [B, F] -> [B, 2 * F] rows of the table -> [B, C, J, bins]
         pairs = (2 * rows[..., None] + torch.arange(2, device=rows.device)).flatten(1)
-        hiss = breath.clamp(max=6.0).exp() * self.noise[pairs].transpose(1, 2)
-        spec = torch.complex(length * real, length * imaginary) + hiss
-        return _left_right(synthesise(spec, self.config.window, self.config.hop // 2))
+        return spec + breath * self.noise[pairs].transpose(1, 2)
+
+    def wave(self, spec: Tensor) -> Tensor:
+        """Spectra [B, C, J, bins] -> wav [B, C, F * hop]."""
+        return left_right(synthesise(spec, self.config.window, self.config.hop // 2))
 
 
 class Codec(nn.Module):
@@ -165,7 +217,9 @@ class Codec(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.quantiser = ResidualVQ(config.inner, config.books, config.cardinality, config.code_dim)
+        self.quantiser = ResidualVQ(
+            config.inner, config.books, config.cardinality, config.code_dim, lookup=config.lookup
+        )
         self.decoder = Decoder(config)
 
     @property
@@ -198,6 +252,12 @@ class Codec(nn.Module):
         """Token frames per second."""
         return self.config.rate / self.config.hop
 
+    @property
+    def fingerprint(self) -> bytes:
+        """Sixteen bytes that name this very model; training statistics do not count."""
+        weights = {name: v for name, v in self.state_dict().items() if not name.endswith((".total", ".count"))}
+        return contract.fingerprint({"family": type(self).__name__, **self.config.to_dict()}, weights)
+
     @torch.no_grad()
     def encode(self, wav: Tensor, books: int | None = None) -> Tensor:
         """wav: [B, C, T] at ``rate`` -> codes int64 [B, K, F], F = ceil(T / hop); the end is padded with silence.
@@ -219,13 +279,35 @@ class Codec(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes: int64 [B, K, F], K <= books -> wav [B, C, F * hop]. Raises ValueError on codes out of range."""
+        latent = self.decode_latent(codes)
+        with torch.autocast(codes.device.type, enabled=False):
+            wav: Tensor = self.decoder(latent, rows(codes))
+        return wav
+
+    @torch.no_grad()
+    def decode_latent(self, codes: Tensor) -> Tensor:
+        """codes: int64 [B, K, F], K <= books -> latent [B, F, D], what the decoder network sees.
+
+        Raises ValueError on codes out of range.
+        """
         if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.books or codes.shape[2] == 0:
             raise ValueError(f"decode wants codes [B, 1..{self.books}, F >= 1], got {list(codes.shape)}")
         if codes.min() < 0 or codes.max() >= self.cardinality:
             raise ValueError(f"codes must lie in 0..{self.cardinality - 1}, got {int(codes.min())}..{int(codes.max())}")
         with torch.autocast(codes.device.type, enabled=False):
-            wav: Tensor = self.decoder(self.quantiser.decode(codes), _rows(codes))
-        return wav
+            return self.quantiser.decode(codes)
+
+    def encoder_stream(self, books: int | None = None) -> stream.Encoder:
+        """A fresh encoder that takes audio piece by piece, see :mod:`descant.codec.stream`."""
+        from . import stream
+
+        return stream.Encoder(self, books)
+
+    def decoder_stream(self) -> stream.Decoder:
+        """A fresh decoder that takes codes frame by frame, see :mod:`descant.codec.stream`."""
+        from . import stream
+
+        return stream.Decoder(self)
 
     def forward(
         self, wav: Tensor, keep: Tensor | None, generator: torch.Generator | None = None
@@ -236,40 +318,23 @@ class Codec(nn.Module):
         """
         latent = self.encoder(wav)
         if keep is None:
-            rows = torch.randint(_ROWS, latent.shape[:2], generator=generator).to(wav.device)
+            rows = torch.randint(ROWS, latent.shape[:2], generator=generator).to(wav.device)
             return self.decoder(latent, rows), None
         with torch.autocast(wav.device.type, enabled=False):
             quantised = self.quantiser(latent, keep, generator)
-        return self.decoder(quantised.latent, _rows(quantised.codes)), quantised
+        return self.decoder(quantised.latent, rows(quantised.codes)), quantised
 
 
-def _rows(codes: Tensor) -> Tensor:
-    """Row of the noise table for each frame of codes [B, K, F] -> [B, F]: neighbouring codes get unrelated rows."""
-    mixed = torch.zeros_like(codes[:, 0])
-    for k in range(codes.shape[1]):
-        # below 2^32 times below 2^30: no product overflows 64 bits
-        mixed = (mixed + codes[:, k] + 1) * 747796405 % 4294967291
-    return (mixed >> 8) % _ROWS
-
-
-def _noise(rows: int, channels: int, bins: int) -> Tensor:
-    """Random phases, complex [rows, channels, bins] of magnitude 1: integer arithmetic, so the same everywhere."""
-    state = torch.arange(rows * channels * bins, dtype=torch.int64) + 1
-    for _ in range(3):  # a multiplicative congruential mix, modulo the prime below 2^32
-        state = (state * 747796405 + 0x9E3779B9) % 4294967291
-        state = state ^ (state >> 15)
-    angle = (state % 65536).double() * (2 * torch.pi / 65536)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).reshape(rows, channels, bins)
-
-
-def _mid_side(wav: Tensor) -> Tensor:
+def mid_side(wav: Tensor) -> Tensor:
+    """Left and right to mid and side: wav [B, C, T] -> [B, C, T]; mono stays as it is."""
     if wav.shape[1] == 1:
         return wav
     left, right = wav.unbind(1)
     return torch.stack([(left + right) / 2, (left - right) / 2], 1)
 
 
-def _left_right(wav: Tensor) -> Tensor:
+def left_right(wav: Tensor) -> Tensor:
+    """Inverse of :func:`mid_side`: wav [B, C, T] -> [B, C, T]."""
     if wav.shape[1] == 1:
         return wav
     mid, side = wav.unbind(1)

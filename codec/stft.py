@@ -60,7 +60,7 @@ class _Spectra(torch.autograd.Function):
         if n_fft % 2 == 0:
             scale[-1] = n_fft
         frames = torch.fft.irfft(grad * scale, n=n_fft) * _hann(n_fft, grad.device)
-        out = _overlap_add(frames, hop, (frames.shape[1] - 1) * hop + n_fft)
+        out = overlap_add(frames, hop)
         return torch.nn.functional.pad(out, (0, length - out.shape[-1])), None, None
 
 
@@ -103,11 +103,14 @@ def chroma_filters(rate: int, n_fft: int, width: float = 1.0, low: float = 55.0,
 def analyse(wav: Tensor, window: int, hop: int) -> Tensor:
     """Codec framing: wav [..., T], T a multiple of hop -> complex [..., T // hop, window // 2 + 1], frames first."""
     side = (window - hop) // 2
-    lead = wav.shape[:-1]
-    flat = torch.nn.functional.pad(wav.reshape(-1, wav.shape[-1]).float(), (side, side))
-    frames = flat.unfold(-1, window, hop) * _hann(window, wav.device)
+    return analyse_whole(torch.nn.functional.pad(wav.float(), (side, side)), window, hop)
+
+
+def analyse_whole(wav: Tensor, window: int, hop: int) -> Tensor:
+    """:func:`analyse` of whole windows, nothing padded: wav [..., T] -> complex [..., J, window // 2 + 1]."""
+    frames = wav.unfold(-1, window, hop) * _hann(window, wav.device)
     spec: Tensor = torch.fft.rfft(frames, norm="ortho")
-    return spec.reshape(*lead, frames.shape[-2], -1)
+    return spec
 
 
 def synthesise(spec: Tensor, window: int, hop: int) -> Tensor:
@@ -117,22 +120,44 @@ def synthesise(spec: Tensor, window: int, hop: int) -> Tensor:
     (Griffin & Lim, 1984, equation 6).
     """
     side, count = (window - hop) // 2, spec.shape[-2]
-    lead = spec.shape[:-2]
-    hann = _hann(window, spec.device)
-    frames = torch.fft.irfft(spec.reshape(-1, count, spec.shape[-1]), n=window, norm="ortho") * hann
-    length = (count - 1) * hop + window
-    wav = _overlap_add(frames, hop, length)
-    weight = _overlap_add((hann * hann).expand(1, count, window), hop, length)
-    out = wav[:, side : side + count * hop] / weight[:, side : side + count * hop].clamp(min=1e-8)
-    return out.reshape(*lead, count * hop)
+    wav = overlap_add(windowed(spec, window), hop)[..., side : side + count * hop]
+    weight = overlap_weight(window, hop, count, spec.device)[side : side + count * hop].clamp(min=1e-8)
+    out: Tensor = wav / weight
+    return out
 
 
-def _overlap_add(frames: Tensor, hop: int, length: int) -> Tensor:
-    # [N, J, W] -> [N, W, J], the layout fold expects
-    folded = torch.nn.functional.fold(
-        frames.transpose(1, 2), output_size=(1, length), kernel_size=(1, frames.shape[-1]), stride=(1, hop)
-    )
-    return folded[:, 0, 0]
+def windowed(spec: Tensor, window: int) -> Tensor:
+    """Inverse transforms under the window, to be overlapped: complex [..., J, window // 2 + 1] -> [..., J, window]."""
+    return torch.fft.irfft(spec, n=window, norm="ortho") * _hann(window, spec.device)
+
+
+def overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """Add up frames [..., J, W] that begin ``hop`` samples apart -> [..., (J - 1) * hop + W]."""
+    count, window = frames.shape[-2:]
+    steps = -(-window // hop)
+    frames = torch.nn.functional.pad(frames, (0, steps * hop - window))
+    out = frames.new_zeros((*frames.shape[:-2], count + steps - 1, hop))
+    for step, part in enumerate(torch.split(frames, hop, dim=-1)):
+        out[..., step : step + count, :] += part
+    return out.flatten(-2)[..., : (count - 1) * hop + window]
+
+
+def overlap_weight(window: int, hop: int, count: int, device: torch.device) -> Tensor:
+    """Squared windows of ``count`` frames added up, [(count - 1) * hop + window]: what :func:`synthesise` divides by.
+
+    After ``ceil(window / hop)`` frames it repeats itself every hop until the last ones.
+    """
+    steps = -(-window // hop)
+    short = _short_weight(window, hop, min(count, 2 * steps), device)
+    if count <= 2 * steps:
+        return short
+    middle = short[(steps - 1) * hop : steps * hop].repeat(count - 2 * steps)
+    return torch.cat([short[: steps * hop], middle, short[steps * hop :]])
+
+
+@functools.lru_cache(maxsize=64)
+def _short_weight(window: int, hop: int, count: int, device: torch.device) -> Tensor:
+    return overlap_add(_hann(window, device).square().expand(count, window), hop)
 
 
 def _hz_to_mel(hz: float) -> float:

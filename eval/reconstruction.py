@@ -1,4 +1,4 @@
-"""What a codec kept: waveform, spectrum, perceived quality, and how well its codebooks are used.
+"""What a codec kept: waveform, spectrum, loudness, width, perceived quality, and how well its codebooks are used.
 
 All distances take mono or multi-channel waveforms of equal length; channels are scored apart and averaged.
 """
@@ -11,14 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codec.audio import resample
-from ..codec.stft import mel_filters, stft
+from ..codec.audio import loudness, resample
+from ..codec.stft import mel_filters, spectra, stft
 
 #: Window and number of mel bands of the seven scales (Kumar et al., "High-Fidelity Audio Compression", 2023).
 MEL_SCALES: tuple[tuple[int, int], ...] = (
     (32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320),
 )  # fmt: skip
 _FLOOR = 1e-5
+#: Share of a stereo signal's energy below which its side channel counts as absent: -60 dB.
+_SIDE_FLOOR = 1e-6
+#: Loudness of what the absolute gate of BS.1770 lets pass as sound, LUFS.
+_QUIET = -70.0
+#: Width of the bands in which bandwidth is looked for, Hz, and how far below the strongest one a band still counts, dB.
+_BAND, _REACH = 250.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,9 @@ class BookUse:
     dead: int
     """Codes that never occur."""
     frames: int
+    corrected: float
+    """Efficiency with the entropy corrected for the number of frames (Miller, 1955): few frames make any book look
+    under-used, because a code drawn rarely is often not drawn at all."""
 
 
 def si_sdr(reference: Tensor, estimate: Tensor, lag: int = 0) -> float:
@@ -48,7 +57,7 @@ def si_sdr(reference: Tensor, estimate: Tensor, lag: int = 0) -> float:
     if float(target.square().sum(dim=-1).min()) == 0:
         raise ValueError("the reference is silent: SI-SDR is not defined, leave such clips out and say how many")
     if lag:
-        shift = _best_lag(target, heard, lag)
+        shift = delay(target, heard, lag)
         length = target.shape[-1] - abs(shift)
         target, heard = target[..., max(0, -shift) :][..., :length], heard[..., max(0, shift) :][..., :length]
     energy = target.square().sum(dim=-1)
@@ -111,11 +120,80 @@ def visqol(reference: Tensor, estimate: Tensor, rate: int) -> float:
     return float(api.measure_from_arrays(left.double().numpy(), right.double().numpy(), sample_rate=48_000).moslqo)
 
 
+def loudness_error(reference: Tensor, estimate: Tensor, rate: int) -> float:
+    """How much louder or softer the estimate is, in LU: |difference| of integrated loudness (ITU-R BS.1770-4).
+
+    reference, estimate: [C, T] at ``rate`` Hz. An estimate below the absolute gate counts as -70 LUFS. Raises
+    ValueError when the reference is below it.
+    """
+    _pair(reference, estimate)
+    target, heard = (loudness(wav, rate) for wav in (reference, estimate))
+    if target == -math.inf:
+        raise ValueError(f"the reference is below {_QUIET:g} LUFS: leave such clips out and say how many")
+    return abs(max(heard, _QUIET) - target)
+
+
+def bandwidth(wav: Tensor, rate: int) -> float:
+    """Where the sound ends, in Hz: the highest band of 250 Hz within 60 dB of the strongest one, over the whole signal.
+
+    wav: [..., T] at ``rate`` Hz. Mean power over time and channels (Welch, 1967), windows of 4096 samples. 0 for
+    silence. Further down lie the mirror images that a decoder's resampler leaves above its cut.
+    """
+    levels = _band_levels(wav, rate)
+    return min(rate / 2, _highest(levels, float(levels.max()) * 10 ** (-_REACH / 10)))
+
+
+def bandwidth_error(reference: Tensor, estimate: Tensor, rate: int) -> float:
+    """|Difference| of :func:`bandwidth` in Hz, both counted from the strongest band of the reference.
+
+    reference, estimate: [..., T] at ``rate`` Hz. What is cut off and what is invented above the end both count.
+    """
+    target, heard = _pair(reference, estimate)
+    levels = _band_levels(target, rate)
+    floor = float(levels.max()) * 10 ** (-_REACH / 10)
+    if floor == 0:
+        raise ValueError("the reference is silent: it has no bandwidth, leave such clips out and say how many")
+    ends = [min(rate / 2, _highest(found, floor)) for found in (levels, _band_levels(heard, rate))]
+    return abs(ends[1] - ends[0])
+
+
+def side_error(reference: Tensor, estimate: Tensor) -> float:
+    """|Difference| in dB of the energy of the side signal (left - right) / 2: how much of the stereo image is left.
+
+    reference, estimate: [2, T]. Side energies below -60 dB of the reference's whole energy are raised to that, so mono
+    made from stereo has a finite error. Raises ValueError for other channel counts or a silent reference.
+    """
+    target, heard = _pair(reference, estimate)
+    if target.ndim != 2 or target.shape[0] != 2:
+        raise ValueError(f"the side channel is that of stereo [2, T], not of {tuple(target.shape)}")
+    whole = float(target.square().sum()) / 2
+    if whole == 0:
+        raise ValueError("the reference is silent: leave such clips out and say how many")
+    sides = [max(float(((wav[0] - wav[1]) / 2).square().sum()), _SIDE_FLOOR * whole) for wav in (target, heard)]
+    return abs(10 * math.log10(sides[1] / sides[0]))
+
+
+def delay(reference: Tensor, estimate: Tensor, limit: int) -> int:
+    """By how many samples, within +-``limit``, the estimate is late: where |cross-correlation| is largest.
+
+    reference, estimate: [..., T]; the correlations of all channels are added. Negative: it is early.
+    """
+    if limit < 0:
+        raise ValueError(f"a limit of {limit} samples: use 0 or more")
+    target, heard = _pair(reference, estimate)
+    size = 1 << (target.shape[-1] + limit).bit_length()
+    cross = torch.fft.irfft(torch.fft.rfft(heard, size) * torch.fft.rfft(target, size).conj(), size)
+    cross = cross.reshape(-1, size).sum(dim=0)
+    near = torch.cat([cross[size - limit :], cross[: limit + 1]])
+    return int(near.abs().argmax()) - limit
+
+
 def book_use(codes: Tensor, cardinality: int) -> tuple[BookUse, ...]:
     """Entropy, efficiency and dead codes of each codebook.
 
-    codes: int [B, K, F] or [K, F] -> K records. Entropies are of the empirical distribution, so they are only
-    meaningful with many more frames than ``cardinality``; the count is in the record.
+    codes: int [B, K, F] or [K, F] -> K records. ``entropy`` is that of the empirical distribution, which is too low by
+    about (codes seen - 1) / (2 ln 2 * frames) bits; ``corrected`` has that added back (Miller, "Note on the bias of
+    information estimates", 1955), at most to 1. Give every frame once: repeated ones carry no information.
     """
     table = codes.unsqueeze(0) if codes.ndim == 2 else codes
     if table.ndim != 3 or table.numel() == 0:
@@ -127,6 +205,7 @@ def book_use(codes: Tensor, cardinality: int) -> tuple[BookUse, ...]:
         count = torch.bincount(book, minlength=cardinality).double()
         share = count[count > 0] / count.sum()
         entropy = float(-(share * share.log2()).sum())
+        missed = (share.numel() - 1) / (2 * math.log(2) * book.numel())
         dead = int((count == 0).sum())
         records.append(
             BookUse(
@@ -135,6 +214,7 @@ def book_use(codes: Tensor, cardinality: int) -> tuple[BookUse, ...]:
                 used=1 - dead / cardinality,
                 dead=dead,
                 frames=book.numel(),
+                corrected=min(1.0, (entropy + missed) / math.log2(cardinality)),
             )
         )
     return tuple(records)
@@ -148,10 +228,18 @@ def _pair(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
     return reference.double(), estimate.double()
 
 
-def _best_lag(target: Tensor, heard: Tensor, lag: int) -> int:
-    """Delay of ``heard`` (samples, within +-lag) with the largest absolute cross-correlation, over all channels."""
-    size = 1 << (target.shape[-1] + lag).bit_length()
-    cross = torch.fft.irfft(torch.fft.rfft(heard, size) * torch.fft.rfft(target, size).conj(), size)
-    cross = cross.reshape(-1, size).sum(dim=0)
-    near = torch.cat([cross[-lag:], cross[: lag + 1]])
-    return int(near.abs().argmax()) - lag
+def _band_levels(wav: Tensor, rate: int) -> Tensor:
+    """Mean power in bands of ``_BAND`` Hz over time and channels: [..., T] -> [bands]."""
+    flat = wav.reshape(-1, wav.shape[-1]).float()
+    # whole windows only: a mirrored edge has a kink, whose spectrum would reach up to half the rate
+    flat = torch.nn.functional.pad(flat, (0, max(0, 4096 - flat.shape[-1])))
+    power = spectra(flat, 4096, 1024).abs().square().mean(dim=(0, 1)).double()
+    band = (torch.arange(power.shape[0]) * (rate / 4096) / _BAND).long()
+    total = torch.zeros(int(band[-1]) + 1, dtype=torch.float64).index_add_(0, band, power)
+    return total / torch.bincount(band)
+
+
+def _highest(levels: Tensor, floor: float) -> float:
+    """Upper edge in Hz of the highest band above ``floor``; 0 when there is none."""
+    above = (levels > floor).nonzero()
+    return _BAND * (int(above.max()) + 1) if above.numel() else 0.0

@@ -82,16 +82,22 @@ def key(wav: Tensor, rate: int, settings: KeySettings | None = None) -> Key:
     pitch, weight, frame, frames = _peaks(wav, rate, chosen)
     if pitch.numel() == 0:
         return Key(name="", scores=(0.0,) * 24, tuning=0.0, chroma=(1 / 12,) * 12)
-    tuning = _tuning(pitch, weight)
-    profile = _chroma(pitch - tuning, weight, frame, frames, chosen)
+    offset = _tuning(pitch, weight)
+    profile = _chroma(pitch - offset, weight, frame, frames, chosen)
     scores = match(profile, chosen.profile)
     best = int(scores.argmax())
     return Key(
         name=KEYS[best],
         scores=tuple(scores.tolist()),
-        tuning=100 * tuning,
+        tuning=100 * offset,
         chroma=tuple(profile.tolist()),
     )
+
+
+def tuning(wav: Tensor, rate: int) -> float:
+    """Offset of [T] or [C, T] at ``rate`` Hz from A4 = 440 Hz in cents, -50 to 50; 0 when nothing tonal is heard."""
+    pitch, weight, _, _ = _peaks(wav, rate, KeySettings())
+    return 100 * _tuning(pitch, weight) if pitch.numel() else 0.0
 
 
 def match(profile: Tensor, name: str = "albrecht") -> Tensor:

@@ -1,4 +1,4 @@
-"""``descant info``: what a model is, what a sound file is, what words are known."""
+"""``descant info``: what a model is, what a sound file or a coded file is, what words are known."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..lm import vocab
 _EPILOG = """examples:
   descant info                 the embedded model, known genres, instruments and keys
   descant info take.flac       rate, channels, length and loudness of a file
+  descant info take.dsc        codec, length, bit rate and damage of a coded file (.dsc .ecdc .dac)
   descant info my-model        a folder as 'generate --model' takes it
 """
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """``descant info``."""
     path = Path(args.what)
     if path.is_file():
-        facts = about_file(path)
+        facts = about_coded(path) if path.suffix.lower() in (".dsc", ".ecdc", ".dac") else about_file(path)
     else:
         facts = about_model(args.what)
         if args.what == "embedded":
@@ -57,6 +58,51 @@ def about_file(path: Path) -> dict[str, Any]:
     facts["loudness_lufs"] = _finite(audio.loudness(opening.wav, opening.rate))
     facts["peak"] = round(float(opening.wav.abs().max()), 4) if opening.wav.numel() else 0.0
     return facts
+
+
+def about_coded(path: Path) -> dict[str, Any]:
+    """Facts of a file of codes. Every chunk's check sum is checked, nothing is decoded. Raises ValueError."""
+    from ..codec import dacfile, ecdc
+    from ..codec.bitstream import BitstreamError
+
+    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    try:
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".dsc":
+                facts.update(_about_dsc(file))
+            elif path.suffix.lower() == ".ecdc":
+                found = ecdc.read(file)
+                kind, frames = found.kind, sum(codes.shape[1] for codes in found.codes)
+                facts.update(format="ecdc, raw", codec=found.model, rate=kind.rate, channels=kind.channels,
+                             books=len(found.codes[0]), samples=found.samples, frames=frames)  # fmt: skip
+            else:
+                dac = dacfile.read(file)
+                facts.update(format="dac", codec="Descript audio codec", rate=dac.rate, channels=dac.channels,
+                             books=dac.codes.shape[1], samples=dac.samples, frames=dac.codes.shape[2])  # fmt: skip
+    except BitstreamError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if facts["samples"] is not None:
+        seconds = facts["samples"] / facts["rate"]
+        facts["seconds"] = round(seconds, 6)
+        facts["kbps"] = round(8 * facts["bytes"] / max(seconds, 1e-9) / 1000, 3) if seconds else None
+    return facts
+
+
+def _about_dsc(file: Any) -> dict[str, Any]:
+    from ..codec.bitstream import Reader
+
+    reader = Reader(file)
+    header, found = reader.header, reader.survey()
+    samples = reader.samples
+    if samples is None:  # cut off: as far as it goes
+        samples = max(0, found.frames * header.hop - header.pre_skip)
+    return {
+        "format": "dsc, version 1", "codec": header.fingerprint.hex(), "rate": header.rate,
+        "channels": header.channels, "hop": header.hop, "bits_per_code": header.bits,
+        "books": found.books[0] if len(found.books) == 1 else list(found.books), "coder": ", ".join(found.coders),
+        "samples": samples, "frames": found.frames, "chunks": found.chunks,
+        "lost_seconds": round(found.lost / header.frame_rate, 3), "damage": [str(row) for row in reader.damage],
+    }  # fmt: skip
 
 
 def about_model(name: str) -> dict[str, Any]:

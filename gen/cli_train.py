@@ -20,6 +20,9 @@ A stopped run goes on when the same command is given again.
 """
 _TRAIN = """examples:
   descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/codec
+  descant train codec hifi48 --data data/48/train --dev data/48/dev --out runs/hifi codec.books=8 batch=24
+  descant train codec tiny --init runs/codec/export --data mine/train --dev mine/dev --out runs/mine freeze=1 steps=2000
+  torchrun --nproc-per-node 2 -m descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/two
   descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/lm
   descant train lm small --data data/tokens/train --dev data/tokens/dev --out runs/lm steps=2000 batch=8
 
@@ -109,7 +112,8 @@ def _add_prepare(commands: _Commands[Any]) -> None:
 def _add_train(commands: _Commands[Any]) -> None:
     train = _command(commands, "train", "train a model", _TRAIN)
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
-    for name, recipes in (("codec", "tiny, nano"), ("lm", "embedded, small, nano")):
+    codecs = "tiny, tiny-stereo, hifi48, hifi48-small, musicgen32, encodec24, dac44, nano"
+    for name, recipes in (("codec", codecs), ("lm", "embedded, small, nano")):
         one = _command(models, name, f"recipes: {recipes}", _TRAIN)
         one.add_argument("recipe", metavar="RECIPE", help=recipes)
         one.add_argument("settings", nargs="*", metavar="key=value", help="change a setting of the recipe")
@@ -118,6 +122,8 @@ def _add_train(commands: _Commands[Any]) -> None:
         one.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model")
         one.add_argument("--stop", type=int, metavar="STEP", help="halt there; the same command goes on later")
         one.add_argument("--quiet", action="store_true")
+        if name == "codec":
+            one.add_argument("--init", metavar="NAME|DIR", help="start from this codec's weights, its books included")
         one.set_defaults(run=_train)
 
 
@@ -176,6 +182,9 @@ def _train(args: argparse.Namespace) -> None:
     recipes: Any
     if args.model == "codec":
         from ..recipes import codec as recipes
+
+        if args.init:
+            settings["init"] = args.init
     else:
         from ..recipes import lm as recipes
     try:

@@ -28,6 +28,9 @@ SHORTEST = 0.1
 _SEAM = 0.02
 _LISTEN = 1.0
 _SILENCE = 1e-4  # -80 dB of full scale
+_SIDE = 0.1  # s on either side of the seam over which its level is compared
+_LEAP = 9.0  # dB: nearly all neighbouring tenths of a second of real music differ by less
+_SETTLE = 0.5  # s
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def _join(tail: Tensor, rate: int, played: Tensor, played_rate: int, heard: int)
     # how loud each channel is beside the mean of all, over all that was heard
     balance = tail.square().mean(1).sqrt() / max(_rms(tail.square().mean(0)), 1e-9)
     wav = balance[:, None] * played * max(0.5, min(4.0, level))
-    wav = _soften(wav)
+    wav = _soften(wav * _settle(tail, wav[:, seam:], rate, seam))
     old, new = tail[:, tail.shape[-1] - overlap :], wav[:, seam - overlap : seam]
     share = (torch.arange(overlap) + 0.5) / max(1, overlap)
     # constant power for what the two have in common: like signals cross linearly, unlike ones by square root
@@ -172,6 +175,22 @@ def _join(tail: Tensor, rate: int, played: Tensor, played_rate: int, heard: int)
     norm = (share.square() + (1 - share).square() + 2 * max(0.0, likeness) * share * (1 - share)).sqrt()
     bridge = old * ((1 - share) / norm) + new * (share / norm)
     return torch.cat([bridge, wav[:, seam:]], 1), overlap
+
+
+def _settle(tail: Tensor, follows: Tensor, rate: int, seam: int) -> Tensor:
+    """Gains [seam + T] that keep the level across the seam from leaping, and let go of it within half a second."""
+    side, length = round(_SIDE * rate), round(_SETTLE * rate)
+    gains = torch.ones(seam + follows.shape[1])
+    before, after = _rms(tail[:, -side:].square()), _rms(follows[:, :side].square())
+    if before < _SILENCE or after < _SILENCE:
+        return gains
+    leap = 20 * math.log10(after / before)
+    excess = leap - max(-_LEAP, min(_LEAP, leap))
+    ease = 0.5 + 0.5 * torch.cos(torch.pi * (torch.arange(follows.shape[1]) / max(1, length)).clamp(max=1))
+    # no more than 12 dB either way: what is left of a larger leap is meant
+    gains[seam:] = 10 ** (-max(-12.0, min(12.0, excess)) * ease / 20)
+    gains[:seam] = gains[seam] if follows.shape[1] else 1.0
+    return gains
 
 
 def _rms(power: Tensor) -> float:

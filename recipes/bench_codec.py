@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codec.audio import resample
 from ..codec.model import Codec
 from ..eval import reconstruction
 from ..eval.statistics import bootstrap
+from . import bench_codec_classical as classical
 
 #: Nominal rates of the Opus rows, kbps.
 OPUS_RATES: tuple[int, ...] = (6, 12, 16, 24)
@@ -54,8 +53,8 @@ def use(codec: Codec, clips: Sequence[Tensor]) -> list[dict[str, float]]:
     """How each codebook is used over clips [1, T]: entropy (bits), efficiency, share used, dead codes, frames."""
     codes = torch.cat([codec.encode(clip[None])[0] for clip in clips], dim=-1)
     return [
-        {"entropy": book.entropy, "efficiency": book.efficiency, "used": book.used, "dead": book.dead,
-         "frames": book.frames}
+        {"entropy": book.entropy, "efficiency": book.efficiency, "corrected": book.corrected, "used": book.used,
+         "dead": book.dead, "frames": book.frames}
         for book in reconstruction.book_use(codes, codec.cardinality)
     ]  # fmt: skip
 
@@ -84,22 +83,8 @@ def through_opus(wav: Tensor, rate: int, kbps: float) -> tuple[Tensor, float]:
 
     Raises ValueError outside 6 to 256 kbps, the range the encoder offers.
     """
-    import numpy as np
-    import soundfile
-
-    if not 6 <= kbps <= 256:
-        raise ValueError(f"Opus at {kbps} kbps: the encoder offers 6 to 256")
-    # libsndfile maps compression 0..1 linearly to 256..6 kbps a channel
-    buffer = io.BytesIO()
-    data = resample(wav, rate, 48_000)[0].numpy()
-    soundfile.write(buffer, data, 48_000, format="OGG", subtype="OPUS", compression_level=(256 - kbps) / 250)
-    size = buffer.tell()
-    buffer.seek(0)
-    back, _ = soundfile.read(buffer, dtype="float32")
-    heard = resample(torch.from_numpy(np.ascontiguousarray(back))[None], 48_000, rate)
-    length = wav.shape[-1]
-    heard = torch.nn.functional.pad(heard, (0, max(0, length - heard.shape[-1])))[:, :length]
-    return heard, 8 * size * rate / length / 1000
+    heard = classical.opus(wav, rate, kbps)
+    return heard.wav, 8 * (heard.size or 0) * rate / wav.shape[-1] / 1000
 
 
 def _score(wav: Tensor, heard: Tensor, rate: int) -> dict[str, float]:

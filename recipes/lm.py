@@ -16,6 +16,7 @@ from ..lm.condition import collate, drop
 from ..lm.model import LMConfig, TokenLM
 from ..lm.text import train_tokenizer
 from .loop import LoopConfig, cosine, run, stream
+from .optimiser import optimisers
 from .tokens import Crop, TokenSet
 
 
@@ -70,12 +71,8 @@ class LMTask:
         self.lm.to(self.device)
         self.model: nn.Module = self.lm
         self.extra: dict[str, nn.Module] = {}
-        matrices = [p for p in self.lm.parameters() if p.dim() >= 2]
-        vectors = [p for p in self.lm.parameters() if p.dim() < 2]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "lm": torch.optim.AdamW(groups, 1.0, (config.beta1, config.beta2), weight_decay=config.weight_decay)
-        }
+        betas = (config.beta1, config.beta2)
+        self.optimisers = optimisers("lm", self.lm, _inner, betas, config.weight_decay)
         self.held_out = [dev.draw(config.batch, config.frames, stream(1, n)) for n in range(6)]
 
     def lr(self, step: int) -> float:
@@ -90,12 +87,12 @@ class LMTask:
         # every other window has slid away from the beginning, as windows do in long generation
         skip = c.lm.books if step % 2 else 0
         loss, per_book = self._loss(self.lm, crops, stream(c.seed, step, 1), skip=skip)
-        optimiser = self.optimisers["lm"]
-        optimiser.zero_grad()
+        self.lm.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.lm.parameters(), c.clip)
         if torch.isfinite(norm):
-            optimiser.step()
+            for optimiser in self.optimisers.values():
+                optimiser.step()
         return {"loss": loss.item(), **{f"ce_{k}": v for k, v in enumerate(per_book.tolist())}, "norm": float(norm)}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -119,6 +116,10 @@ class LMTask:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             loss, per_book = model.loss(codes, batch.to(self.device), skip)
         return loss, per_book.detach()
+
+
+def _inner(name: str) -> bool:
+    return "blocks." in name
 
 
 def tokenizer(data: TokenSet, config: LMConfig) -> bytes:

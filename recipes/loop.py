@@ -1,8 +1,9 @@
 """One training loop for every model: schedule, averaging, checkpoints, exact resume, logs, validation.
 
-A task says what one step is; the loop does the rest. Nothing about a run depends on wall-clock or on how often it
-was interrupted: batches and noise are functions of (seed, step), so a checkpoint needs only weights, optimisers and
-the step, and a run that was killed ends at the weights of one that was not.
+A task says what one step is; the loop does the rest. Nothing about a run depends on how often it was interrupted:
+batches and noise are functions of (seed, step), so a checkpoint needs only weights, optimisers and the step, and a
+run that was killed ends at the weights of one that was not. Nothing depends on wall-clock either, unless ``minutes``
+asks for it: then the time spent so far, which the checkpoint keeps, says how far along the schedule the run is.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from .world import ALONE, World, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class LoopConfig:
     ema: float = 0.999
     """Decay of the averaged weights that are validated and exported."""
     seed: int = 0
+    minutes: float = 0.0
+    """When positive, the schedule of ``steps`` steps is stretched or squeezed into this many minutes of training."""
     validate_every: int = 500
     save_seconds: float = 120.0
     log_every: int = 20
@@ -54,6 +59,8 @@ class LoopConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.ema < 1 or self.lr <= 0 or self.clip <= 0:
             raise ValueError(f"lr {self.lr} and clip {self.clip} must be positive, ema {self.ema} in 0..1")
+        if not 0 <= self.minutes < 1e6:
+            raise ValueError(f"minutes must be 0 (count steps) or the minutes of training, got {self.minutes}")
 
     @property
     def torch_device(self) -> torch.device:
@@ -87,6 +94,14 @@ class Task(Protocol):
         """Figures of ``model`` on held-out data."""
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A task whose steps differ along the schedule, and which therefore wants to know where it is."""
+
+    def at(self, place: int) -> None:
+        """The next step is at ``place`` of the schedule: the step's number, or more or less of it by wall-clock."""
+
+
 def cosine(step: int, start: int, end: int, peak: float, final: float, warmup: int) -> float:
     """Linear warm-up from ``start``, then a half cosine from ``peak`` to ``final`` at ``end``."""
     if step - start < warmup:
@@ -101,57 +116,96 @@ def stream(seed: int, step: int, purpose: int = 0) -> torch.Generator:
 
 
 def override(config: Any, pairs: Mapping[str, str]) -> Any:
-    """Replace fields of a dataclass by ``key=value`` texts. Raises ValueError on unknown keys or unreadable values."""
+    """Replace fields of a dataclass by ``key=value`` texts; ``codec.books`` is a field of the field ``codec``.
+
+    Several values are separated by commas. Raises ValueError on unknown keys or unreadable values.
+    """
     values: dict[str, Any] = {}
+    inner: dict[str, dict[str, str]] = {}
     for key, text in pairs.items():
-        if key not in config.__dataclass_fields__:
+        name, _, rest = key.partition(".")
+        if name not in config.__dataclass_fields__:
             raise ValueError(f"unknown setting {key!r}; known: {', '.join(sorted(config.__dataclass_fields__))}")
-        now = getattr(config, key)
+        now = getattr(config, name)
+        if is_dataclass(now):
+            if not rest:
+                raise ValueError(f"{key}={text}: {key} has settings of its own, write {key}.name=value")
+            inner.setdefault(name, {})[rest] = text
+            continue
         try:
-            if isinstance(now, bool):
-                values[key] = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            else:
-                values[key] = text if isinstance(now, str) else type(now)(float(text) if isinstance(now, int) else text)
+            values[key] = _read(now, text)
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{key}={text}: expected a value like {now!r}") from error
+    for name, texts in inner.items():
+        values[name] = override(getattr(config, name), texts)
     return replace(config, **values)
 
 
+def _read(now: Any, text: str) -> Any:
+    if isinstance(now, bool):
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if isinstance(now, str):
+        return text
+    if isinstance(now, tuple):
+        like = now[0] if now else ""
+        return tuple(_read(like, part.strip()) for part in text.split(",") if part.strip())
+    return type(now)(float(text) if isinstance(now, int) else text)
+
+
 def run(
-    task: Task, config: LoopConfig, folder: str | os.PathLike[str], stop: int | None = None, quiet: bool = False
+    task: Task,
+    config: LoopConfig,
+    folder: str | os.PathLike[str],
+    stop: int | None = None,
+    quiet: bool = False,
+    world: World = ALONE,
 ) -> int:
     """Train ``task`` in ``folder``, resuming from its checkpoint; return the step reached.
 
     stop: halt after this step (the schedule still spans ``config.steps``). Interrupts (SIGINT, SIGTERM) save first.
-    Files: ``checkpoint.pt`` (tensors only), ``log.jsonl``, ``tensorboard/``.
+    world: the processes that share the work; the first writes ``checkpoint.pt`` (tensors only), ``log.jsonl`` and
+    ``tensorboard/``. Raises RuntimeError when more processes were launched than ``world`` has.
     """
     from tqdm import tqdm
 
-    folder = Path(folder)
+    check(world.size)
+    folder, first = Path(folder), world.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
+    for module in (task.model, *task.extra.values()):
+        world.align(module)
     ema = {name: value.detach().clone().float() for name, value in task.model.named_parameters()}
-    step = restore(task, config, ema, folder)
-    end = config.steps if stop is None else min(stop, config.steps)
+    clock = _Clock(config, world)
+    step = restore(task, config, ema, folder, clock)
+    if world.any(step != world.first(step)):
+        raise RuntimeError(f"the processes found different checkpoints: {folder} must be one folder they all see")
+    end = math.inf if stop is None else stop
     halt = _Halt()
     saved = time.monotonic()
-    with halt, Log(folder, step) as log, tqdm(total=config.steps, initial=step, disable=quiet, unit="step") as bar:
-        while step < end and not halt.asked:
+    with halt, Log(folder if first else None, step) as log, tqdm(
+        total=config.steps, initial=clock.place(step), disable=quiet or not first, unit="step"
+    ) as bar:  # fmt: skip
+        place = clock.place(step)
+        while place < config.steps and step < end and not world.any(halt.asked):
+            if isinstance(task, Staged):
+                task.at(place)
             for optimiser in task.optimisers.values():
                 for group in optimiser.param_groups:
-                    group["lr"] = task.lr(step) * group.get("scale", 1.0)
+                    group["lr"] = task.lr(place) * group.get("scale", 1.0)
             figures = task.step(step, ema)
             _average(ema, task.model, min(config.ema, (step + 1) / (step + 10)))
-            step += 1
-            bar.update()
-            if step % config.log_every == 0 or step == end:
-                log.write(step, {"lr": task.lr(step - 1), **figures})
+            step, before, place = step + 1, place, clock.place(step + 1)
+            bar.update(place - before)
+            last = place >= config.steps
+            if step % config.log_every == 0 or last or step >= end:
+                log.write(step, {"lr": task.lr(before), **figures})
                 bar.set_postfix({key: f"{value:.3f}" for key, value in list(figures.items())[:4]})
-            if step % config.validate_every == 0 or step == config.steps:
+            if first and (step % config.validate_every == 0 or last):
                 log.write(step, {f"val/{key}": value for key, value in _validate(task, ema).items()})
-            if time.monotonic() - saved > config.save_seconds:
-                save(task, config, ema, step, folder)
+            if first and time.monotonic() - saved > config.save_seconds:
+                save(task, config, ema, step, folder, clock)
                 saved = time.monotonic()
-    save(task, config, ema, step, folder)
+    if first:
+        save(task, config, ema, step, folder, clock)
     return step
 
 
@@ -162,10 +216,13 @@ def averaged(task: Task, ema: Mapping[str, Tensor]) -> None:
             value.copy_(ema[name])
 
 
-def save(task: Task, config: LoopConfig, ema: Mapping[str, Tensor], step: int, folder: Path) -> None:
+def save(
+    task: Task, config: LoopConfig, ema: Mapping[str, Tensor], step: int, folder: Path, clock: _Clock | None = None
+) -> None:
     """Write the checkpoint under a temporary name, flush it to disk, rename it."""
     state = {
         "step": step,
+        "seconds": clock.seconds if clock is not None else 0.0,
         "config": asdict(config),
         "model": task.model.state_dict(),
         "ema": dict(ema),
@@ -180,7 +237,7 @@ def save(task: Task, config: LoopConfig, ema: Mapping[str, Tensor], step: int, f
     os.replace(part, folder / "checkpoint.pt")
 
 
-def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path) -> int:
+def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path, clock: _Clock | None = None) -> int:
     """Load the checkpoint of ``folder`` into task and ema, if there is one; return its step.
 
     Raises ValueError when the checkpoint belongs to a run with other settings.
@@ -200,16 +257,41 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
         optimiser.load_state_dict(state["optimisers"][name])
     for name, value in state["ema"].items():
         ema[name].copy_(value)
+    if clock is not None:
+        clock.seconds = float(state.get("seconds", 0.0))
     return int(state["step"])
 
 
-class Log:
-    """Figures as JSON lines and, where the package is installed, as TensorBoard events."""
+class _Clock:
+    """Where on the schedule a run is: at its step, or where the time spent in it says."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, config: LoopConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.seconds = 0.0
+        self._last: float | None = None
+
+    def place(self, step: int) -> int:
+        """The place after ``step`` steps; equal in all processes."""
+        if self.config.minutes <= 0:
+            return step
+        now = time.monotonic()
+        # the time between two calls, so that time in which nothing ran does not count
+        self.seconds += now - self._last if self._last is not None else 0.0
+        self._last = now
+        share = self.world.first(self.seconds) / (60 * self.config.minutes)
+        return min(self.config.steps, int(share * self.config.steps))
+
+
+class Log:
+    """Figures as JSON lines and, where the package is installed, as TensorBoard events; nowhere without a folder."""
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self._file: Any = None
+        self._board: Any = None
+        if folder is None:
+            return
         _trim(folder / "log.jsonl", step)
         self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - open until __exit__
-        self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -220,12 +302,14 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for target in (self._file, self._board):
+            if target is not None:
+                target.close()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add one row."""
+        if self._file is None:
+            return
         row = {"step": step, "time": round(time.time(), 1), **{key: round(float(v), 6) for key, v in figures.items()}}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()

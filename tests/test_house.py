@@ -38,12 +38,12 @@ OUTSIDE = {
 }
 #: room -> further packages it may import inside functions
 INSIDE = {
-    "codec": {"scipy"},
+    "codec": {"huggingface_hub", "scipy"},
     "lm": {"sentencepiece", "transformers"},
     "eval": {"scipy", "visqol", "librosa"},
     "gen": {"sentencepiece", "tqdm"},
-    "recipes": {"accelerate", "deepspeed", "matplotlib", "mido", "music21", "scipy", "tensorboard", "tinysoundfont",
-                "visqol"},
+    "recipes": {"accelerate", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy", "tensorboard",
+                "tinysoundfont", "transformers", "visqol"},
 }  # fmt: skip
 
 

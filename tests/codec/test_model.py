@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from descant.codec.model import Codec, CodecConfig, Decoder, _rows, nano, tiny
+from descant.codec.model import Codec, CodecConfig, Decoder, nano, tiny
+from descant.codec.noise import rows as noise_rows
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +120,8 @@ def test_noise_is_white_and_a_function_of_the_codes(codec: Codec) -> None:
     assert (noise[1:] * noise[:-1].conj()).mean().abs() < 5 / count
     assert (noise[..., 1:] * noise[..., :-1].conj()).mean().abs() < 5 / count
     codes = torch.randint(0, 64, (1, 8, 40), generator=torch.Generator().manual_seed(0))
-    rows = _rows(codes)
-    assert torch.equal(rows[:, 7:], _rows(codes[..., 7:]))
+    rows = noise_rows(codes)
+    assert torch.equal(rows[:, 7:], noise_rows(codes[..., 7:]))
     assert rows.unique().numel() > 30 and int(rows.min()) >= 0 and int(rows.max()) < 512
 
 

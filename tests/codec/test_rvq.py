@@ -47,7 +47,7 @@ def test_averages_converge_to_the_mean_of_what_chose_the_code() -> None:
 
 
 def test_start_uses_every_code_and_each_book_leaves_less() -> None:
-    vq = ResidualVQ(24, 3, 32, 6)
+    vq = ResidualVQ(24, 3, 32, 6).requires_grad_(False)
     data = _clusters(2000, 40, 24)
     vq.start(data, _rng())
     codes = vq.encode(data[None])
@@ -57,8 +57,9 @@ def test_start_uses_every_code_and_each_book_leaves_less() -> None:
 
 
 def test_start_refuses_too_few_vectors() -> None:
-    with pytest.raises(ValueError, match="at least 256 vectors"):
-        ResidualVQ(8, 1, 32, 4).start(torch.randn(100, 8))
+    # fifty a code: k-means on fewer leaves codes that only their founder chooses
+    with pytest.raises(ValueError, match="at least 1600 vectors"):
+        ResidualVQ(8, 1, 32, 4).start(torch.randn(1599, 8))
 
 
 def test_forward_agrees_with_encode_and_decode() -> None:
@@ -94,7 +95,7 @@ def test_books_move_only_in_training_and_only_after_the_start() -> None:
     before = book.embed.clone()
     vq(latent, keep, _rng())
     assert torch.equal(book.embed, before)
-    vq.start(torch.randn(400, 8, generator=_rng()), _rng())
+    vq.start(torch.randn(800, 8, generator=_rng()), _rng())
     before = book.embed.clone()
     vq.eval()(latent, keep, _rng())
     assert torch.equal(book.embed, before)
@@ -107,6 +108,36 @@ def test_usage_of_known_codes() -> None:
     figures = usage(codes, 4)
     assert figures["efficiency"] == pytest.approx([1.0, 0.0])
     assert figures["dead"] == pytest.approx([0.0, 0.75])
+    assert figures["perplexity"] == pytest.approx([4.0, 1.0])
+
+
+def test_telemetry_is_the_perplexity_of_the_running_counts() -> None:
+    vq = ResidualVQ(8, 2, 4, 2)
+    vq.all()[0].count.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    figures = vq.telemetry()
+    assert figures["perplexity"] == pytest.approx([2.0, 4.0])
+    assert figures["dead"] == pytest.approx([0.5, 0.0])
+
+
+def test_processes_that_gather_move_their_books_as_one_with_all_the_vectors() -> None:
+    data = torch.randn(4, 40, 8, generator=_rng())
+    whole, half = ResidualVQ(8, 2, 16, 4), ResidualVQ(8, 2, 16, 4)
+    whole.start(torch.randn(800, 8, generator=_rng(1)), _rng())
+    half.load_state_dict(whole.state_dict())
+    keep = torch.full((4,), 2)
+    # what another process would send: its own half of the same batch, looked up in the same books
+    theirs = half.eval()(data[2:], keep[2:])
+    seen = []
+    residual = data[2:]
+    for book, index in zip(half.all(), theirs.codes.unbind(1), strict=True):
+        seen.append(book.project(residual).detach())
+        residual = residual - book.expand(book.embed[index]).detach()
+    other = {4: torch.stack(seen, 1), 3: theirs.codes}
+    half.gather = lambda rows: torch.cat([rows, other[rows.dim()]])
+    whole.train()(data, keep, _rng(2))
+    half.train()(data[:2], keep[:2], _rng(2))
+    for a, b in zip(whole.buffers(), half.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("books", [0, 4])

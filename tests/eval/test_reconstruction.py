@@ -4,10 +4,24 @@ import warnings
 
 import librosa
 import numpy as np
+import pyloudnorm
 import pytest
+import scipy.signal
 import torch
 
-from descant.eval.reconstruction import MEL_SCALES, book_use, mel_distance, si_sdr, stft_distance, visqol
+from descant.eval.reconstruction import (
+    MEL_SCALES,
+    bandwidth,
+    bandwidth_error,
+    book_use,
+    delay,
+    loudness_error,
+    mel_distance,
+    si_sdr,
+    side_error,
+    stft_distance,
+    visqol,
+)
 
 RATE = 32_000
 
@@ -113,6 +127,84 @@ def test_book_use_of_known_distributions():
     assert batched == books
 
 
+def test_few_frames_make_a_book_look_under_used_and_the_correction_says_by_how_much():
+    generator = torch.Generator().manual_seed(0)
+    # half of the codes ten times as likely as the others
+    share = torch.cat([torch.full((512,), 10.0), torch.ones(512)])
+    true = float(-(share / share.sum() * (share / share.sum()).log2()).sum()) / 10
+    codes = torch.multinomial(share, 6000, replacement=True, generator=generator)[None]
+    book = book_use(codes, 1024)[0]
+    assert book.efficiency < true - 0.008
+    assert book.corrected == pytest.approx(true, abs=0.003)
+    seen = len(set(codes[0].tolist()))
+    assert book.corrected == pytest.approx((book.entropy + (seen - 1) / (2 * math.log(2) * 6000)) / 10, abs=1e-12)
+    assert book_use(torch.arange(64)[None], 64)[0].corrected == 1  # never more than all
+
+
+def low_passed(wav, cut):
+    taps = scipy.signal.firwin(801, cut, fs=RATE)
+    return torch.from_numpy(scipy.signal.fftconvolve(wav.numpy(), taps[None], mode="same")).float()
+
+
+@pytest.mark.parametrize("cut", [3500, 8000, 12_000])
+def test_bandwidth_agrees_with_welch(cut):
+    wav = low_passed(noise(4.0), cut)
+    frequencies, power = scipy.signal.welch(wav[0].numpy(), RATE, "hann", 4096, 3072, detrend=False)
+    oracle = frequencies[power > power.max() * 1e-6].max()
+    assert bandwidth(wav, RATE) == pytest.approx(oracle, abs=300)
+    assert bandwidth(wav, RATE) == pytest.approx(cut, abs=400)
+    assert bandwidth(0.001 * wav, RATE) == bandwidth(wav, RATE)
+
+
+def test_bandwidth_error_counts_what_is_lost_and_what_is_invented():
+    full, half = noise(4.0), low_passed(noise(4.0), 8000)
+    assert bandwidth(full, RATE) == RATE / 2
+    assert bandwidth_error(full, half, RATE) == bandwidth_error(half, full, RATE) == pytest.approx(7750, abs=300)
+    assert bandwidth_error(full, full, RATE) == 0
+    assert bandwidth_error(half, torch.zeros_like(half), RATE) == bandwidth(half, RATE)
+    assert bandwidth(torch.zeros(1, RATE), RATE) == 0
+    with pytest.raises(ValueError, match="silent"):
+        bandwidth_error(torch.zeros(1, RATE), half[:, :RATE], RATE)
+
+
+def test_loudness_error_agrees_with_pyloudnorm():
+    left = torch.cat([tones(), 0.3 * noise(2.0)])
+    right = torch.cat([0.4 * tones(), noise(2.0)])
+    meter = pyloudnorm.Meter(RATE)
+    levels = [meter.integrated_loudness(wav.T.double().numpy()) for wav in (left, right)]
+    assert loudness_error(left, right, RATE) == pytest.approx(abs(levels[0] - levels[1]), abs=0.02)
+    assert loudness_error(left, -0.5 * left, RATE) == pytest.approx(20 * math.log10(2), abs=1e-3)
+    assert loudness_error(left, torch.zeros_like(left), RATE) == pytest.approx(70 + levels[0], abs=0.1)
+    with pytest.raises(ValueError, match="-70 LUFS"):
+        loudness_error(torch.zeros(1, RATE), left[:1, :RATE], RATE)
+
+
+def test_side_error_of_narrowed_and_lost_stereo():
+    mid, side = noise(seed=1), 0.25 * noise(seed=2)
+    wide = torch.cat([mid + side, mid - side])
+    narrow = torch.cat([mid + 0.5 * side, mid - 0.5 * side])
+    assert side_error(wide, narrow) == pytest.approx(20 * math.log10(2), abs=1e-3)
+    assert side_error(wide, wide.flip(0)) == pytest.approx(0, abs=1e-6)
+    lost = side_error(wide, mid.expand(2, -1))
+    share = float(side.square().sum() / (mid.square().sum() + side.square().sum()))
+    assert lost == pytest.approx(60 + 10 * math.log10(share), abs=0.01)
+    assert side_error(mid.expand(2, -1), mid.expand(2, -1)) == 0
+    with pytest.raises(ValueError, match="stereo"):
+        side_error(mid, mid)
+    with pytest.raises(ValueError, match="silent"):
+        side_error(torch.zeros(2, 100), torch.ones(2, 100))
+
+
+@pytest.mark.parametrize("late", [-300, -1, 0, 1, 1105])
+def test_delay_is_found_in_noise_and_with_the_polarity_flipped(late):
+    wav = noise(seed=3)
+    moved = torch.roll(wav, late, -1) + 0.5 * noise(seed=4)
+    assert delay(wav, moved, 2000) == delay(wav, -moved, 2000) == late
+    assert delay(wav, moved, abs(late)) == late
+    with pytest.raises(ValueError, match="limit"):
+        delay(wav, moved, -1)
+
+
 def test_book_use_refuses():
     with pytest.raises(ValueError, match="codes reach"):
         book_use(torch.tensor([[0, 64]]), 64)
@@ -124,7 +216,7 @@ def test_visqol_orders_identity_and_noise():
     wav = tones(3.0)
     same = visqol(wav, wav, RATE)
     noisy = visqol(wav, wav + 0.3 * noise(3.0), RATE)
-    assert same > 4.6
+    assert same == pytest.approx(4.73, abs=0.01)
     assert noisy < 3
     assert visqol(wav, 0.5 * wav, RATE) == pytest.approx(same, abs=0.05)
 

@@ -1,0 +1,166 @@
+"""The bytes of a ``.dsc`` file between its header and its end: group headers and the trailer. See docs/format.md."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from .packing import crc16, get_varint, packed_size, put_varint
+
+GROUP_SYNC, TRAILER_SYNC = b"\xd5\xca", b"\xd5\xe0"
+#: Codes that one group may hold: a bound on what a reader must hold.
+MAX_GROUP_CODES = 1 << 20
+#: Coders of a group: codes packed, the codec's context model, the adaptive model that needs no tables.
+PACKED, CONTEXT, ADAPTIVE = 0, 1, 2
+#: Longest trailer, in bytes.
+MAX_TRAILER = 1 << 14
+#: Longest group header: 255 sizes of three bytes.
+MAX_GROUP_HEADER = 8 + 1 + 2 + 2 + 4 + 255 * 3 + 2
+_CODER, _GAINS, _BOOKS, _SHORT, _GAIN = 3, 4, 8, 16, 32
+_START = struct.Struct("<2sBBI")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What group headers leave to the file's header: frames of a full chunk, books, bits per book."""
+
+    chunk_frames: int
+    books: int
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One group: its first frame, the frames of each of its chunks, and how they are coded.
+
+    gain: of all chunks, in 1/256 dB; gains: every chunk has its own. tables names the context model. sizes: bytes of
+    each chunk's codes; one equal to the packed size is packed.
+    """
+
+    start: int
+    frames: tuple[int, ...]
+    books: int
+    coder: int = PACKED
+    gain: int = 0
+    gains: bool = False
+    tables: int = 0
+    sizes: tuple[int, ...] = field(default=())
+
+    @property
+    def end(self) -> int:
+        """The frame after the last."""
+        return self.start + sum(self.frames)
+
+    @property
+    def body(self) -> int:
+        """Bytes of all chunks, their gains and check sums."""
+        return sum(self.sizes) + (4 if self.gains else 2) * len(self.sizes)
+
+    def to_bytes(self, shape: Shape) -> bytes:
+        """The group's header."""
+        short = self.frames[-1] != shape.chunk_frames
+        flags = self.coder | self.gains * _GAINS | (self.books != shape.books) * _BOOKS | short * _SHORT
+        flags |= (self.gain != 0) * _GAIN
+        out = bytearray(_START.pack(GROUP_SYNC, flags, len(self.frames), self.start))
+        if flags & _BOOKS:
+            out.append(self.books)
+        if short:
+            out += self.frames[-1].to_bytes(2, "little")
+        if flags & _GAIN:
+            out += self.gain.to_bytes(2, "little", signed=True)
+        if self.coder == CONTEXT:
+            out += self.tables.to_bytes(4, "little")
+        if self.coder != PACKED:
+            for size in self.sizes:
+                out += put_varint(size)
+        return bytes(out) + crc16(bytes(out)).to_bytes(2, "little")
+
+
+def read_group(data: bytes, shape: Shape) -> tuple[Group, int] | None:
+    """The group whose header stands at the beginning of ``data``, and the header's length; None where none does."""
+    if len(data) < _START.size + 2 or data[:2] != GROUP_SYNC:
+        return None
+    _, flags, count, start = _START.unpack_from(data)
+    coder, at = flags & _CODER, _START.size
+    books, last, gain, tables, sizes = shape.books, shape.chunk_frames, 0, 0, []
+    if flags >= 2 * _GAIN or coder > ADAPTIVE or count == 0 or flags & (_GAIN | _GAINS) == _GAIN | _GAINS:
+        return None
+    try:
+        if flags & _BOOKS:
+            books, at = data[at], at + 1
+        if flags & _SHORT:
+            last, at = int.from_bytes(data[at : at + 2], "little"), at + 2
+        if flags & _GAIN:
+            gain, at = int.from_bytes(data[at : at + 2], "little", signed=True), at + 2
+        if coder == CONTEXT:
+            tables, at = int.from_bytes(data[at : at + 4], "little"), at + 4
+        frames = (shape.chunk_frames,) * (count - 1) + (last,)
+        full = [packed_size(books, length, shape.bits) for length in frames]
+        if coder == PACKED:
+            sizes = full
+        else:
+            for limit in full:
+                size, at = get_varint(data, at, limit)
+                sizes.append(size)
+    except (ValueError, IndexError):
+        return None
+    if len(data) < at + 2 or crc16(data[:at]) != int.from_bytes(data[at : at + 2], "little"):
+        return None
+    # the check sum is right, but whoever wrote it may have meant harm
+    fits = 1 <= books <= shape.books and 1 <= last <= shape.chunk_frames and min(sizes) > 0
+    if not fits or sum(frames) * books > MAX_GROUP_CODES or start + sum(frames) > 1 << 32:
+        return None
+    group = Group(start=start, frames=frames, books=books, coder=coder, gain=gain, gains=bool(flags & _GAINS),
+                  tables=tables, sizes=tuple(sizes))  # fmt: skip
+    return group, at + 2
+
+
+def seal(start: int, body: bytes) -> bytes:
+    """The check sum of a chunk: over its first frame's number and its bytes, so that it fits nowhere else."""
+    return crc16(body, crc16(start.to_bytes(4, "little"))).to_bytes(2, "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trailer:
+    """The end of a file: samples and frames in all, seek points (frames, bytes from the first group), a CRC-32."""
+
+    samples: int
+    frames: int
+    points: tuple[tuple[int, int], ...] = ()
+    check: int
+
+    def to_bytes(self) -> bytes:
+        """The trailer."""
+        out = put_varint(self.samples) + put_varint(self.frames) + put_varint(len(self.points))
+        frame = offset = 0
+        for point in self.points:
+            out += put_varint(point[0] - frame) + put_varint(point[1] - offset)
+            frame, offset = point
+        out += self.check.to_bytes(4, "little")
+        out = TRAILER_SYNC + (len(out) + 6).to_bytes(2, "little") + out
+        return out + crc16(out).to_bytes(2, "little")
+
+
+def read_trailer(data: bytes) -> tuple[Trailer, int] | None:
+    """The trailer at the beginning of ``data`` and its length; None where none stands or it is damaged."""
+    length = int.from_bytes(data[2:4], "little")
+    if data[:2] != TRAILER_SYNC or not 13 <= length <= min(MAX_TRAILER, len(data)):
+        return None
+    data = data[:length]
+    if crc16(data[:-2]) != int.from_bytes(data[-2:], "little"):
+        return None
+    check, data = int.from_bytes(data[-6:-2], "little"), data[:-6]
+    try:
+        samples, at = get_varint(data, 4, (1 << 64) - 2)
+        frames, at = get_varint(data, at, 1 << 32)
+        count, at = get_varint(data, at, MAX_TRAILER)
+        points, frame, offset = [], 0, 0
+        for _ in range(count):
+            step, at = get_varint(data, at, 1 << 32)
+            more, at = get_varint(data, at, 1 << 48)
+            frame, offset = frame + step, offset + more
+            points.append((frame, offset))
+    except ValueError:
+        return None
+    trailer = Trailer(samples=samples, frames=frames, points=tuple(points), check=check)
+    return (trailer, length) if at == len(data) else None

@@ -1,0 +1,190 @@
+"""What EnCodec and DAC share as codecs of the house: checks, names, files; the networks are in their own modules."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import contract
+from .euclid import EuclideanRVQ, FactorisedRVQ
+from .official import DacConfig, EncodecConfig
+from .rvq import Quantised
+
+if TYPE_CHECKING:
+    from .chunked import ChunkedDecoder, ChunkedEncoder
+
+T = TypeVar("T")
+Self = TypeVar("Self", bound="NeuralCodec")
+
+#: Training statistics: part of the file, no part of what the codec computes.
+STATISTICS = (".inited", ".cluster_size", ".embed_avg")
+
+
+class NeuralCodec(nn.Module):
+    """A codec with an encoder, a residual quantiser and a decoder: the contract's public face."""
+
+    config: EncodecConfig | DacConfig
+    encoder: nn.Module
+    decoder: nn.Module
+    quantizer: EuclideanRVQ | FactorisedRVQ
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bf16 = False
+        self._cache: dict[str, tuple[object, Any]] = {}
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in Hz."""
+        return self.config.rate
+
+    @property
+    def channels(self) -> int:
+        """Channels of the audio it takes and gives."""
+        return self.config.channels
+
+    @property
+    def hop(self) -> int:
+        """Samples per token frame."""
+        return self.config.hop
+
+    @property
+    def books(self) -> int:
+        """Number of codebooks K."""
+        return self.config.books
+
+    @property
+    def cardinality(self) -> int:
+        """Codes per book V."""
+        return self.config.cardinality
+
+    @property
+    def frame_rate(self) -> float:
+        """Token frames per second."""
+        return self.config.rate / self.config.hop
+
+    @property
+    def quantiser(self) -> EuclideanRVQ | FactorisedRVQ:
+        """The books, as the training recipe calls them; files say ``quantizer``."""
+        return self.quantizer
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Sixteen bytes that name this very model; training statistics do not count."""
+        return self._cached("fingerprint", self._fingerprint)
+
+    def _fingerprint(self) -> bytes:
+        weights = {name: value for name, value in self.state_dict().items() if not name.endswith(STATISTICS)}
+        return contract.fingerprint({"family": type(self).__name__, **self.config.to_dict()}, weights)
+
+    def books_for(self, kbps: float) -> int:
+        """How many books ``kbps`` pays for. Raises ValueError when that is none, or more than there are."""
+        each = self.frame_rate * math.log2(self.cardinality) / 1000
+        books = math.floor(kbps / each + 1e-6)
+        if not 1 <= books <= self.books:
+            raise ValueError(
+                f"{kbps} kbps is not to be had: one book costs {each:.3g} kbps and there are {self.books} "
+                f"({self.books * each:.4g} kbps); ask for something between"
+            )
+        return books
+
+    def to_bf16(self: Self) -> Self:
+        """Compute the networks in bfloat16 from now on (faster, codes may differ); the lookup stays float32."""
+        self.bf16 = True
+        return self
+
+    def encode(self, wav: Tensor, books: int | None = None) -> Tensor:
+        """wav: [B, C, T] at ``rate`` -> codes int64 [B, K, F], F = ceil(T / hop).
+
+        books: how many books to compute (all by default). Raises ValueError on wrong shapes, emptiness, NaN.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: int64 [B, K, F], K <= books -> wav [B, C, F * hop]. Raises ValueError on codes out of range."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def decode_latent(self, codes: Tensor) -> Tensor:
+        """codes: int64 [B, K, F], K <= books -> latent [B, F, D], what the decoder network sees.
+
+        Raises ValueError on codes out of range.
+        """
+        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.books or codes.shape[0] == 0 or codes.shape[2] == 0:
+            raise ValueError(f"decode wants codes [B >= 1, 1..{self.books}, F >= 1], got {list(codes.shape)}")
+        if codes.is_floating_point() or codes.dtype == torch.bool:
+            raise ValueError(f"decode wants whole numbers, got {codes.dtype}")
+        if codes.min() < 0 or codes.max() >= self.cardinality:
+            raise ValueError(f"codes must lie in 0..{self.cardinality - 1}, got {int(codes.min())}..{int(codes.max())}")
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.quantizer.decode(codes.long())
+
+    def forward(
+        self, wav: Tensor, keep: Tensor | None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Quantised | None]:
+        """Training pass. wav: [B, C, T], T a multiple of hop; keep: [B] books per item, None = no quantisation.
+
+        Returns the reconstruction [B, C, T] and the quantiser's result.
+        """
+        latent = self.encoder(wav)
+        if keep is None:
+            return self.decoder(latent), None
+        with torch.autocast(wav.device.type, enabled=False):
+            quantised = self.quantizer(latent, keep, generator)
+        return self.decoder(quantised.latent), quantised
+
+    def encoder_stream(self, books: int | None = None) -> ChunkedEncoder:
+        """A fresh encoder that takes audio piece by piece, see :mod:`descant.codec.chunked`."""
+        from .seanet_stream import encoder_stream
+
+        return encoder_stream(self, books)
+
+    def decoder_stream(self) -> ChunkedDecoder:
+        """A fresh decoder that takes codes frame by frame, see :mod:`descant.codec.chunked`."""
+        from .seanet_stream import decoder_stream
+
+        return decoder_stream(self)
+
+    def save(self, folder: str | os.PathLike[str], format: str = "descant") -> None:  # noqa: A002 - the public name
+        """Write config.json and model.safetensors; format: ``"descant"`` or ``"transformers"``."""
+        from .pretrained import save
+        from .transformers_format import save as save_foreign
+
+        if format == "descant":
+            save(self, folder)
+        elif format == "transformers":
+            save_foreign(self, folder)
+        else:
+            raise ValueError(f"format must be 'descant' or 'transformers', got {format!r}")
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Training mode, or evaluation: weights are about to change, so what was derived from them is forgotten."""
+        self._cache.clear()
+        return super().train(mode)
+
+    def _check(self, wav: Tensor) -> Tensor:
+        if wav.dim() != 3 or wav.shape[1] != self.channels:
+            raise ValueError(
+                f"encode wants [B, {self.channels}, T] samples, got {list(wav.shape)}: mix or reshape first"
+            )
+        if wav.shape[-1] == 0 or wav.shape[0] == 0:
+            raise ValueError("encode got no samples")
+        wav = wav.float()
+        if not torch.isfinite(wav).all():
+            raise ValueError("encode got NaN or infinite samples: clean the audio first")
+        return wav
+
+    def _cached(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` derives from the weights, made again when a weight has changed."""
+        stamp = tuple((value.data_ptr(), value._version) for value in self.state_dict(keep_vars=True).values())
+        stamp = (*stamp, self.bf16)
+        if name not in self._cache or self._cache[name][0] != stamp:
+            self._cache[name] = (stamp, make())
+        made: T = self._cache[name][1]
+        return made

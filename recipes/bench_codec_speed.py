@@ -1,0 +1,70 @@
+"""How fast codecs are on one core: times real time, encoding and decoding apart."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..codec.audio import resample, to_channels
+from ..codec.contract import Codec
+from .bench_codec_classical import decoded, mp3_file, mp3_rate, opus_file
+
+#: Runs of which the best counts: everything else that a machine does only ever adds time.
+REPEATS = 5
+
+
+def of_codec(codec: Codec, wav: Tensor, rate: int) -> dict[str, float]:
+    """Speed with all books on wav [C, T] at ``rate`` Hz: {"encode": times real time, "decode": the same}."""
+    given = to_channels(resample(wav, rate, codec.rate), codec.channels)[None]
+    codes = codec.encode(given)
+    seconds = wav.shape[-1] / rate
+    return {
+        "encode": seconds / best(partial(codec.encode, given)),
+        "decode": seconds / best(partial(codec.decode, codes)),
+    }
+
+
+def of_file_formats(wav: Tensor, rate: int) -> dict[str, dict[str, float]]:
+    """Speed of Opus at 16 and MP3 at 64 kbps a channel through libsndfile, in memory, on wav [C, T] at ``rate`` Hz."""
+    seconds, found = wav.shape[-1] / rate, {}
+    at = mp3_rate(rate, 64)
+    for name, given, write in (
+        ("Opus", resample(wav, rate, 48_000), partial(opus_file, rate=48_000, kbps=16 * wav.shape[0])),
+        ("MP3", resample(wav, rate, at), partial(mp3_file, rate=at, kbps=64 * wav.shape[0])),
+    ):
+        data = write(given)
+        found[name] = {
+            "encode": seconds / best(partial(write, given)),
+            "decode": seconds / best(partial(decoded, data)),
+        }
+    return found
+
+
+def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Shortest wall time in seconds of ``work`` on one thread, after one run that does not count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        work()
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return min(times)
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,167 @@
+"""How good are the analysers that judge control? Each against labels nobody had to guess, with peers beside it.
+
+:func:`report` runs them all on music whose tempo, beats, key, chords and melody are known because it was written here;
+:func:`fit_tempo` makes the weights of :mod:`descant.eval.metre`. Neither needs a file or a network.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..eval import beats, chords, melody, metre, rhythm, tonality
+from ..eval.statistics import bootstrap
+from ..gen.plan import tempo_range
+from ..lm.chords import parse
+from ..lm.vocab import GENRES
+from . import builtin, loops
+from .piece import Piece, Stem
+
+_RATE = 22_050
+
+
+@dataclass(frozen=True)
+class Take:
+    """A piece played at a chosen tempo: its audio and the labels that moved with it."""
+
+    piece: Piece
+    wav: Tensor
+    """Mono mix [T]."""
+    stems: dict[str, Tensor]
+    """Role -> mono stem [T], as loud as in the mix."""
+    rate: int
+
+
+def report(per_genre: int = 4, per_pattern: int = 5, seconds: float = 10.0) -> dict[str, Any]:
+    """Score every analyser: a mapping that prints as JSON. Takes about a minute of one core.
+
+    Pieces come from the built-in composer's test split, at tempi spread over 60 to 180 BPM; loops from
+    :mod:`descant.recipes.loops`. Means are given with 95 % bootstrap intervals.
+    """
+    test = list(takes("test", per_genre, seconds))
+    return {
+        "tempo on loops": _tempo([(loop.wav, loop.tempo) for loop in loops.loops(per_pattern, seconds, _RATE)]),
+        "tempo on pieces": _tempo([(take.wav, take.piece.tempo) for take in test]),
+        "beats on loops": _interval([
+            beats.beat_f1(loop.beats, beats.beats(loop.wav, _RATE), skip=0).f1
+            for loop in loops.loops(per_pattern, seconds, _RATE)
+        ]),
+        "key on pieces, MIREX": _interval([
+            tonality.mirex_score(tonality.key(take.wav, _RATE).name, take.piece.key) for take in test
+        ]),
+        "chords on pieces, majmin": _interval([
+            chords.majmin_accuracy(harte(take.piece, seconds), chords.chords(take.wav, _RATE)) for take in test
+        ]),
+        "melody on pieces": melody_ladder(test),
+    }  # fmt: skip
+
+
+def takes(split: str, per_genre: int, seconds: float = 10.0, rate: int = _RATE) -> Iterator[Take]:
+    """Pieces of the built-in composer, every genre at tempi spread over its range within 60 to 180 BPM."""
+    for genre in GENRES:
+        low, high = tempo_range(genre)
+        low, high = max(60.0, low), min(180.0, high)
+        for index in range(per_genre):
+            draw = random.Random(f"{genre} {index} {split}")
+            piece = builtin.compose(index + 100, split, 3 * seconds, genre)
+            wanted = low + (high - low) * (index + draw.random()) / per_genre
+            yield play(piece, wanted, seconds, rate)
+
+
+def play(piece: Piece, tempo: float, seconds: float, rate: int = _RATE) -> Take:
+    """Play a piece at another tempo, dry and mono, labels and notes moved alike; ``seconds`` of it."""
+    factor = piece.tempo / tempo
+    stems = tuple(
+        replace(stem, notes=tuple(
+            (onset * factor, length * factor, pitch, level)
+            for onset, length, pitch, level in stem.notes if onset * factor < seconds - 0.05
+        ))
+        for stem in piece.stems
+    )  # fmt: skip
+    moved = replace(
+        piece, tempo=tempo, stems=stems, duration=seconds,
+        chords=tuple((start * factor, end * factor, symbol) for start, end, symbol in piece.chords),
+        melody=tuple((onset * factor, length * factor, pitch) for onset, length, pitch in piece.melody),
+    )  # fmt: skip
+    parts = {stem.role: _mono(stem, seconds, rate) for stem in stems}
+    return Take(moved, torch.stack(list(parts.values())).sum(dim=0), parts, rate)
+
+
+def harte(piece: Piece, seconds: float) -> list[chords.Span]:
+    """A piece's chords in Harte's notation (``C#:min``), cut at ``seconds``; what is neither major nor minor is ``X``."""
+    rows = []
+    for start, end, symbol in piece.chords:
+        chord = parse(symbol)
+        above = {(note - chord.root) % 12 for note in chord.classes}
+        kind = "maj" if {4, 7} <= above else "min" if {3, 7} <= above else ""
+        name = f"{chords.ROOTS[chord.root]}:{kind}" if kind else "X"
+        if start < seconds:
+            rows.append((start, min(end, seconds), name))
+    return rows
+
+
+def melody_ladder(pieces: list[Take]) -> dict[str, Any]:
+    """Adherence of a full arrangement to its own melody, to another piece's, and to its own a semitone off.
+
+    The reference is the lead alone, re-played by another instrument; the judged audio is the whole mix.
+    """
+    tracks = []
+    for take in pieces:
+        lead = next(stem for stem in take.piece.stems if stem.role == "lead")
+        other = replace(lead, instrument="flute" if lead.instrument != "flute" else "synth lead")
+        alone = melody.track(_mono(other, take.piece.duration, take.rate), take.rate)
+        off = replace(other, notes=tuple((a, b, pitch + 1, c) for a, b, pitch, c in other.notes))
+        raised = melody.track(_mono(off, take.piece.duration, take.rate), take.rate)
+        tracks.append((alone, raised, melody.track(take.wav, take.rate)))
+    count = len(tracks)
+    rows: dict[str, list[float]] = {"same": [], "other": [], "semitone off": []}
+    for index, (alone, raised, mix) in enumerate(tracks):
+        rows["same"].append(melody.adherence(alone, mix).score)
+        rows["other"].append(melody.adherence(tracks[(index + 1) % count][0], mix).score)
+        rows["semitone off"].append(melody.adherence(raised, mix).score)
+    return {name: _interval(values) for name, values in rows.items()}
+
+
+def fit_tempo(per_genre: int = 8, ridge: float = 1e-3) -> list[float]:
+    """The weights of :mod:`descant.eval.metre`, from the composer's training split, whole mixes and drums alone."""
+    settings = rhythm.TempoSettings()
+    examples = []
+    for take in takes("train", per_genre):
+        for wav in (take.wav, take.stems["drums"]):
+            # the music starts anywhere in the clip
+            shift = random.Random(f"shift {take.piece.id} {take.piece.tempo}").randrange(take.rate)
+            flux = rhythm.onset_envelopes(torch.nn.functional.pad(wav, (shift, 0)), take.rate)
+            levels = rhythm.metrical_levels(flux[0], settings)
+            near = sorted((abs(bpm / take.piece.tempo - 1), i) for i, bpm in enumerate(levels))
+            if near and near[0][0] <= 0.04:
+                bpm = torch.tensor(levels, dtype=torch.float64)
+                measured = metre.measure(flux[0], flux[1:], 60 * rhythm.ENVELOPE_RATE / bpm)
+                examples.append((measured, rhythm.log_prior(bpm, settings), near[0][1]))
+    return metre.fit(examples, ridge)
+
+
+def _mono(stem: Stem, seconds: float, rate: int) -> Tensor:
+    wav = builtin.render_stem(stem, seconds, rate)[:, : round(seconds * rate)].mean(dim=0)
+    return wav * 10 ** (stem.gain_db / 20)
+
+
+def _tempo(pairs: list[tuple[Tensor, float]]) -> dict[str, Any]:
+    named = [rhythm.relation(rhythm.tempo(wav, _RATE).bpm, true) for wav, true in pairs]
+    multiples = ("exact", "double", "half", "triple", "third")
+    return {
+        "clips": len(pairs),
+        "acc1": _interval([float(name == "exact") for name in named]),
+        "acc2": _interval([float(name in multiples) for name in named]),
+        "relations": dict(Counter(named)),
+    }
+
+
+def _interval(values: list[float]) -> dict[str, float]:
+    made = bootstrap(values)
+    return {"mean": round(made.mean, 4), "low": round(made.low, 4), "high": round(made.high, 4), "count": made.count}

@@ -1,0 +1,87 @@
+"""A codec run shared by two processes, joined by gloo: the weights are those of one, and a kill costs nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from descant.recipes import world as worlds
+from descant.recipes.loop import LoopConfig, run
+from descant.recipes.world import ALONE, World
+
+from .codec_runs import go, pack, small, weights
+
+
+def _two(packed: Path, out: Path, mode: str) -> list[int]:
+    """Run the script in two processes as torchrun would; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in ("0", "1"):
+        env = os.environ | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                            "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}  # fmt: skip
+        command = [sys.executable, str(Path(__file__).with_name("codec_runs.py")), str(packed), str(out), mode]
+        processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=500)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert all(code in (0, -signal.SIGKILL) for code in codes), "\n".join(errors)
+    return codes
+
+
+def test_two_processes_train_as_one_and_go_on_after_a_kill(tmp_path: Path) -> None:
+    packed = pack(tmp_path / "packed")
+    assert _two(packed, tmp_path, "kill") == [-signal.SIGKILL] * 2
+    assert 0 < torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["step"] < 12
+    assert _two(packed, tmp_path, "both") == [0, 0]
+    killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
+    assert killed.keys() == whole.keys()
+    assert [name for name in whole if not torch.equal(killed[name], whole[name])] == []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    go(small(), packed, tmp_path / "one", ALONE)
+    torch.set_num_threads(threads)
+    one = weights(tmp_path / "one")
+    for name, value in one.items():
+        torch.testing.assert_close(whole[name], value, rtol=2e-3, atol=2e-4, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_a_process_that_finds_itself_alone_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lonely:
+        num_processes, process_index, device = 1, 0, torch.device("cpu")
+
+        def __init__(self, cpu: bool) -> None:
+            pass
+
+    import accelerate
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "Accelerator", Lonely)
+    with pytest.raises(RuntimeError, match="2 processes were launched but this one trains among 1"):
+        World.join("cpu")
+
+
+@pytest.mark.parametrize("launcher", worlds._LAUNCHERS)
+def test_no_loop_runs_alone_under_a_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, launcher: str) -> None:
+    monkeypatch.setenv(launcher, "3")
+    task: Any = None  # refused before it is looked at
+    with pytest.raises(RuntimeError, match="3 processes were launched but this one trains among 1"):
+        run(task, LoopConfig(steps=1), tmp_path, quiet=True)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    assert [World(rank=rank, size=2).share(6) for rank in (0, 1)] == [slice(0, 3), slice(3, 6)]
+    with pytest.raises(ValueError, match="a batch of 5 cannot be shared by 2 processes"):
+        World(size=2).share(5)
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    rows = torch.arange(3.0)
+    assert ALONE.gather(rows) is rows and torch.equal(ALONE.mean(rows), rows)
+    assert ALONE.first(2.5) == 2.5 and ALONE.any(True) and not ALONE.any(False)
