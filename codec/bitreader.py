@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from .entropy import Coder
 
 _BLOCK = 1 << 16
-#: Frames that may be missing between groups beyond what the damaged bytes could hold: a longer jump is no jump.
-_MAX_GAP = 1 << 15
+#: Frames that may be missing from a file in all, and more for every byte read: a longer jump is not believed.
+_MAX_GAP, _GAP_PER_BYTE = 1 << 15, 8
+_MAX_REPORTS = 10_000
 _FADE_DB, _SILENT_DB = 6.0, -96.0
 
 
@@ -39,9 +40,9 @@ class Reader:
     """Reads a file, front to back: ``for chunk in reader``. Raises BitstreamError, and nothing else for bad content.
 
     tables: what the codec brings for files written with them. cardinality: codes from there on count as damage.
-    ``header``; ``damage``: what was wrong so far; ``samples``, ``frames``: length if known (a trailer is read when it
-    is reached, in a file that can seek at once). Chunks that were lost come as ``damaged`` ones, so that what follows
-    keeps its place; a file that was cut ends where it was cut.
+    ``header``; ``damage``: what was wrong so far (at most 10,000 reports); ``samples``, ``frames``: length if known (a
+    trailer is read when it is reached, in a file that can seek at once). Chunks that were lost come as ``damaged``
+    ones, so that what follows keeps its place; a file that was cut ends where it was cut.
     """
 
     def __init__(self, file: BinaryIO, tables: Coder | None = None, cardinality: int | None = None) -> None:
@@ -56,7 +57,7 @@ class Reader:
         self.header = Header.from_bytes(bytes(self._buffer[:HEADER_BYTES]))
         self._shape = self.header.shape
         self._top = 1 << self.header.bits if cardinality is None else min(cardinality, 1 << self.header.bits)
-        self._check = 0
+        self._check = self._passed = self._lost = 0  # check sum and number of the bytes read; frames made up
         self._take(HEADER_BYTES)
         self._first = base + HEADER_BYTES  # where the first group stands
         self._expected = 0  # the frame that comes next
@@ -103,7 +104,7 @@ class Reader:
         self._file.seek(place)
         self._buffer.clear()
         self._ended = self._done = False
-        self._jumped, self._end = True, None
+        self._jumped, self._end, self._lost = True, None, 0
         self._expected, self._skip_to = frame, 0
         self._last, self._fade = None, _SILENT_DB
 
@@ -112,7 +113,7 @@ class Reader:
         skipped = 0
         while not self._done:
             found = self._group()
-            if found is not None and self._believable(found[0].start, skipped):
+            if found is not None and self._believable(found[0].start):
                 self._take(found[1])
                 return found[0], skipped
             if self._buffer.startswith(TRAILER_SYNC):
@@ -140,8 +141,9 @@ class Reader:
                 return found
         return None
 
-    def _believable(self, frame: int, skipped: int) -> bool:
-        return 0 <= frame - self._expected <= _MAX_GAP + 8 * skipped
+    def _believable(self, frame: int) -> bool:
+        """Whether the file may go on at ``frame``: what is made up must be in proportion to what was read."""
+        return 0 <= frame - self._expected <= _MAX_GAP + _GAP_PER_BYTE * self._passed - self._lost
 
     def survey(self) -> Survey:
         """Go through the rest of the file without decoding: what is in it, and (``damage``) what is wrong with it."""
@@ -168,13 +170,11 @@ class Reader:
         data = bytes(self._buffer[: group.body])
         found = []
         start, at, good = group.start, 0, 0
-        for size, frames in zip(group.sizes, group.frames, strict=True):
-            whole = size + 2 * group.gains
-            body, at = data[at : at + whole], at + whole + 2
+        for size, frames, gain in zip(group.sizes, group.frames, group.gains, strict=True):
+            body, at = data[at : at + size], at + size + 2
             if len(data) >= at and data[at - 2 : at] == seal(start, body):
-                gain = int.from_bytes(body[:2], "little", signed=True) if group.gains else group.gain
                 if start + frames > self._skip_to:
-                    found.append((start, frames, gain, body[2:] if group.gains else body))
+                    found.append((start, frames, gain, body))
                 good = at
             start += frames
         self._take(good)
@@ -224,9 +224,10 @@ class Reader:
         start = min(start, until) if self._expected < until else until
         if start < until:
             reason = f"damaged ({skipped} bytes passed over)" if skipped else "damaged or missing"
-            self.damage.append(Damage(start, until - start, reason))
+            self._note(start, until - start, reason)
         elif skipped:
-            self.damage.append(Damage(until, 0, f"{skipped} bytes that make no sense were passed over"))
+            self._note(until, 0, f"{skipped} bytes that make no sense were passed over")
+        self._lost += until - start
         while start < until:
             frames = min(self.header.chunk_frames, until - start)
             books = self.header.books if self._last is None else len(self._last)
@@ -238,19 +239,27 @@ class Reader:
             start += frames
         self._expected = until
 
+    def _note(self, start: int, frames: int, reason: str) -> None:
+        """Add to the reports, or to the last one if this goes on where that ended; a hostile file fills no memory."""
+        last = self.damage[-1] if self.damage else None
+        if last is not None and last.frames and frames and last.start + last.frames == start:
+            self.damage[-1] = Damage(last.start, last.frames + frames, last.reason)
+        elif len(self.damage) < _MAX_REPORTS:
+            self.damage.append(Damage(start, frames, reason))
+
     def _finish(self, trailer: Trailer, length: int, skipped: int) -> None:
         """The trailer stands at the beginning of the buffer."""
         self._done = True
         whole = not (self.damage or skipped or self._jumped)
         if whole and trailer.check != self._check:
-            self.damage.append(Damage(self._expected, 0, "the check sum of the whole file is wrong; some codes may be"))
+            self._note(self._expected, 0, "the check sum of the whole file is wrong; some codes may be")
         del self._buffer[:length]
         self._need(1)
         if self._buffer:
-            self.damage.append(Damage(trailer.frames, 0, "there is something after the end; it was not read"))
-        if trailer.frames < self._expected or not self._believable(trailer.frames, skipped):
+            self._note(trailer.frames, 0, "there is something after the end; it was not read")
+        if trailer.frames < self._expected or not self._believable(trailer.frames):
             seen = f"announces {trailer.frames} frames, but holds {self._expected}"
-            self.damage.append(Damage(self._expected, 0, seen))
+            self._note(self._expected, 0, seen)
             return
         self.frames, self.samples = trailer.frames, trailer.samples
         self._end = (trailer.frames, skipped)
@@ -260,7 +269,7 @@ class Reader:
         self._done = True
         rest = f" and {skipped} bytes that make no whole chunk" if skipped else ""
         seen = f"ends early, after frame {self._expected}{rest}: it was cut off or never finished"
-        self.damage.append(Damage(self._expected, 0, seen))
+        self._note(self._expected, 0, seen)
 
     def _find_trailer(self) -> Trailer | None:
         """The trailer of a file that can seek; the place in it stays what it was."""
@@ -289,4 +298,5 @@ class Reader:
     def _take(self, count: int) -> None:
         """Drop bytes from the beginning of the buffer."""
         self._check = zlib.crc32(self._buffer[:count], self._check)
+        self._passed += count
         del self._buffer[:count]

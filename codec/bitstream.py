@@ -2,11 +2,11 @@
 
     header (45 bytes) | group | group | ... | trailer
 
-A *chunk* is about two seconds of codes with a check sum of its own: a damaged one is concealed, the rest plays. Two
+A *chunk* is about 2.5 seconds of codes with a check sum of its own: a damaged one is concealed, the rest plays. Two
 bytes of check sum are all it carries, because at 2 kbps every byte per second costs 0.4 %; what is needed to find
 one's way again after damage (a sync word, the frame number, the sizes) stands once per *group* of fifteen chunks. A
-writer therefore holds up to half a minute before it writes; ``group=1`` writes every chunk at once and costs 10 bytes
-more for each. Nothing in a file is code, a name or a path, and every size is checked before memory is asked for.
+writer therefore holds 37 seconds before it writes; ``group=1`` writes every chunk at once and costs 10 bytes more for
+each. Nothing in a file is code, a name or a path, and every size is checked before memory is asked for.
 
 Here is the writer; the reader is in :mod:`descant.codec.bitreader`, the header in :mod:`descant.codec.header`.
 """
@@ -145,11 +145,9 @@ class Writer:
         saved = sum(size - len(body) for body, size in zip(bodies, packed, strict=True) if body is not None)
         coded = self._coder is not None and saved > 3 * len(rows) + 4  # sizes and the name of the tables are not free
         payloads = [body if coded and body else pack(codes, bits) for body, codes in zip(bodies, rows, strict=True)]
-        level = self._chunks[0][1]
-        gains = any(gain != level for _, gain in self._chunks)
         group = Group(
-            start=self._written, frames=tuple(codes.shape[1] for codes in rows), books=len(rows[0]), gains=gains,
-            gain=0 if gains else level,
+            start=self._written, frames=tuple(codes.shape[1] for codes in rows), books=len(rows[0]),
+            gains=tuple(gain for _, gain in self._chunks),
             coder=self._coder.mode if coded and self._coder else PACKED,
             tables=self._coder.identity if coded and self._coder else 0, sizes=tuple(map(len, payloads)),
         )  # fmt: skip
@@ -157,9 +155,8 @@ class Writer:
             raise ValueError("a file holds at most 2^32 frames: begin a new one")
         self._point(group.start)
         out, at = bytearray(group.to_bytes(self.header.shape)), group.start
-        for (codes, gain), payload in zip(self._chunks, payloads, strict=True):
-            body = (gain.to_bytes(2, "little", signed=True) if gains else b"") + payload
-            out += body + seal(at, body)
+        for codes, payload in zip(rows, payloads, strict=True):
+            out += payload + seal(at, payload)
             at += codes.shape[1]
         self._put(bytes(out))
         self._written, self._groups, self._chunks = at, self._groups + 1, []

@@ -104,5 +104,5 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
         value = tensors[name].detach().cpu().contiguous()
         value = value.float() if value.is_floating_point() else value
         digest.update(f"\0{name}\0{list(value.shape)}\0{str(value.dtype).removeprefix('torch.')}\0".encode())
-        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()[:FINGERPRINT_BYTES]

@@ -145,6 +145,8 @@ class DacCodec(NeuralCodec):
     """DAC: :meth:`encode` and :meth:`decode`, mono; stereo is two signals in the batch."""
 
     config: DacConfig
+    encoder: Encoder
+    decoder: Decoder
     quantizer: FactorisedRVQ
 
     def __init__(self, config: DacConfig) -> None:

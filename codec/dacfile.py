@@ -73,6 +73,8 @@ def read(file: BinaryIO) -> DacFile:
 
 def _dac(found: Any) -> DacFile:
     meta = found["metadata"]
+    if not isinstance(meta["input_db"], float | np.ndarray):
+        raise ValueError("its level is no number")
     codes, level = found["codes"], np.asarray(meta["input_db"], np.float64).reshape(-1)
     if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu" or codes.ndim != 3 or codes.size == 0:
         raise ValueError("its codes are no whole numbers [C, K, F]")
@@ -104,7 +106,8 @@ def to_wav(codec: Codec, file: DacFile) -> Tensor:
     if int(file.codes.max()) >= codec.cardinality:
         raise BitstreamError(f"has a code of {int(file.codes.max())}, the codec has {codec.cardinality}")
     parts = []
-    for window in file.codes.split(file.chunk_length, 2):
+    for at in range(0, file.codes.shape[2], file.chunk_length):
+        window = file.codes[..., at : at + file.chunk_length]
         wav = codec.decode(window)
         if not file.padding:
             length = _unpadded(window.shape[2], ratios)

@@ -32,6 +32,8 @@ class EncodecCodec(NeuralCodec):
     """
 
     config: EncodecConfig
+    encoder: Encoder
+    decoder: Decoder
     quantizer: EuclideanRVQ
 
     def __init__(self, config: EncodecConfig) -> None:
@@ -56,8 +58,8 @@ class EncodecCodec(NeuralCodec):
         """
         wav = self._check(wav)
         count = count_books(books, self.books)
-        length = self._block() * self.hop
-        latents = self._latents(wav.split(length, -1) if length else [wav])
+        length = self._block() * self.hop or wav.shape[-1]
+        latents = self._latents([wav[..., start : start + length] for start in range(0, wav.shape[-1], length)])
         return torch.cat([self._lookup(latent, count) for latent in latents], 2)
 
     @torch.no_grad()
@@ -67,8 +69,8 @@ class EncodecCodec(NeuralCodec):
         Raises ValueError on codes out of range.
         """
         latent = self.decode_latent(codes)
-        block = self._block()
-        return torch.cat(self._wavs(latent.split(block, 1) if block else [latent]), 2)
+        block = self._block() or latent.shape[1]
+        return torch.cat(self._wavs([latent[:, at : at + block] for at in range(0, latent.shape[1], block)]), 2)
 
     @torch.no_grad()
     def segments(self, wav: Tensor, books: int | None = None) -> list[Segment]:

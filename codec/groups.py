@@ -14,9 +14,9 @@ MAX_GROUP_CODES = 1 << 20
 PACKED, CONTEXT, ADAPTIVE = 0, 1, 2
 #: Longest trailer, in bytes.
 MAX_TRAILER = 1 << 14
-#: Longest group header: 255 sizes of three bytes.
-MAX_GROUP_HEADER = 8 + 1 + 2 + 2 + 4 + 255 * 3 + 2
-_CODER, _GAINS, _BOOKS, _SHORT, _GAIN = 3, 4, 8, 16, 32
+#: Longest group header: 255 gains of two bytes and sizes of three.
+MAX_GROUP_HEADER = 8 + 1 + 2 + 2 + 32 + 255 * 2 + 4 + 255 * 3 + 2
+_CODER, _CHANGES, _BOOKS, _SHORT, _GAIN = 3, 4, 8, 16, 32
 _START = struct.Struct("<2sBBI")
 
 
@@ -33,16 +33,15 @@ class Shape:
 class Group:
     """One group: its first frame, the frames of each of its chunks, and how they are coded.
 
-    gain: of all chunks, in 1/256 dB; gains: every chunk has its own. tables names the context model. sizes: bytes of
-    each chunk's codes; one equal to the packed size is packed.
+    gains: of each chunk, in 1/256 dB (empty: all 0). tables names the context model. sizes: bytes of each chunk's
+    codes; one equal to the packed size is packed.
     """
 
     start: int
     frames: tuple[int, ...]
     books: int
     coder: int = PACKED
-    gain: int = 0
-    gains: bool = False
+    gains: tuple[int, ...] = ()
     tables: int = 0
     sizes: tuple[int, ...] = field(default=())
 
@@ -53,21 +52,27 @@ class Group:
 
     @property
     def body(self) -> int:
-        """Bytes of all chunks, their gains and check sums."""
-        return sum(self.sizes) + (4 if self.gains else 2) * len(self.sizes)
+        """Bytes of all chunks and their check sums."""
+        return sum(self.sizes) + 2 * len(self.sizes)
 
     def to_bytes(self, shape: Shape) -> bytes:
         """The group's header."""
         short = self.frames[-1] != shape.chunk_frames
-        flags = self.coder | self.gains * _GAINS | (self.books != shape.books) * _BOOKS | short * _SHORT
-        flags |= (self.gain != 0) * _GAIN
+        gains = self.gains or (0,) * len(self.frames)
+        changes = [i for i in range(1, len(gains)) if gains[i] != gains[i - 1]]
+        flags = self.coder | bool(changes) * _CHANGES | (self.books != shape.books) * _BOOKS | short * _SHORT
+        flags |= (gains[0] != 0) * _GAIN
         out = bytearray(_START.pack(GROUP_SYNC, flags, len(self.frames), self.start))
         if flags & _BOOKS:
             out.append(self.books)
         if short:
             out += self.frames[-1].to_bytes(2, "little")
         if flags & _GAIN:
-            out += self.gain.to_bytes(2, "little", signed=True)
+            out += gains[0].to_bytes(2, "little", signed=True)
+        if flags & _CHANGES:
+            out += sum(1 << i for i in changes).to_bytes((len(gains) + 7) // 8, "little")
+            for i in changes:
+                out += gains[i].to_bytes(2, "little", signed=True)
         if self.coder == CONTEXT:
             out += self.tables.to_bytes(4, "little")
         if self.coder != PACKED:
@@ -83,7 +88,8 @@ def read_group(data: bytes, shape: Shape) -> tuple[Group, int] | None:
     _, flags, count, start = _START.unpack_from(data)
     coder, at = flags & _CODER, _START.size
     books, last, gain, tables, sizes = shape.books, shape.chunk_frames, 0, 0, []
-    if flags >= 2 * _GAIN or coder > ADAPTIVE or count == 0 or flags & (_GAIN | _GAINS) == _GAIN | _GAINS:
+    gains: tuple[int, ...] = ()
+    if flags >= 2 * _GAIN or coder > ADAPTIVE or count == 0:
         return None
     try:
         if flags & _BOOKS:
@@ -92,6 +98,9 @@ def read_group(data: bytes, shape: Shape) -> tuple[Group, int] | None:
             last, at = int.from_bytes(data[at : at + 2], "little"), at + 2
         if flags & _GAIN:
             gain, at = int.from_bytes(data[at : at + 2], "little", signed=True), at + 2
+        gains = (gain,) * count
+        if flags & _CHANGES:
+            gains, at = _read_gains(data, at, gain, count)
         if coder == CONTEXT:
             tables, at = int.from_bytes(data[at : at + 4], "little"), at + 4
         frames = (shape.chunk_frames,) * (count - 1) + (last,)
@@ -110,9 +119,21 @@ def read_group(data: bytes, shape: Shape) -> tuple[Group, int] | None:
     fits = 1 <= books <= shape.books and 1 <= last <= shape.chunk_frames and min(sizes) > 0
     if not fits or sum(frames) * books > MAX_GROUP_CODES or start + sum(frames) > 1 << 32:
         return None
-    group = Group(start=start, frames=frames, books=books, coder=coder, gain=gain, gains=bool(flags & _GAINS),
-                  tables=tables, sizes=tuple(sizes))  # fmt: skip
+    group = Group(start=start, frames=frames, books=books, coder=coder, gains=gains, tables=tables,
+                  sizes=tuple(sizes))  # fmt: skip
     return group, at + 2
+
+
+def _read_gains(data: bytes, at: int, gain: int, count: int) -> tuple[tuple[int, ...], int]:
+    """The gains of all chunks, where some differ from the one before -> (gains, place after them)."""
+    size = (count + 7) // 8
+    changed, at = int.from_bytes(data[at : at + size], "little"), at + size
+    gains = []
+    for i in range(count):
+        if changed >> i & 1:
+            gain, at = int.from_bytes(data[at : at + 2], "little", signed=True), at + 2
+        gains.append(gain)
+    return tuple(gains), at
 
 
 def seal(start: int, body: bytes) -> bytes:

@@ -42,7 +42,7 @@ class Header:
     hop: int
     samples: int | None = None
     pre_skip: int = 0
-    chunk_frames: int = 100
+    chunk_frames: int = 125
 
     def __post_init__(self) -> None:
         if len(self.fingerprint) != 16:
@@ -60,12 +60,12 @@ class Header:
 
     @staticmethod
     def of(codec: Codec, *, books: int | None = None, samples: int | None = None, pre_skip: int = 0) -> Header:
-        """The header for files of ``codec``: chunks of about two seconds."""
+        """The header for files of ``codec``: chunks of about two and a half seconds."""
         return Header(
             fingerprint=codec.fingerprint, rate=codec.rate, channels=codec.channels,
             books=codec.books if books is None else books, bits=max(1, (codec.cardinality - 1).bit_length()),
             hop=codec.hop, samples=samples, pre_skip=pre_skip,
-            chunk_frames=min(MAX_FRAMES, max(1, round(2 * codec.frame_rate))),
+            chunk_frames=min(MAX_FRAMES, max(1, round(2.5 * codec.frame_rate))),
         )  # fmt: skip
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor
 from .contract import Codec
 
 #: RMS in dB of full scale between which a chunk is left as it is: where SI-SDR hardly depends on it, see the docs.
-RANGE = (-36.0, -18.0)
+RANGE = (-30.0, -18.0)
 #: The same for codecs that were trained on segments divided by their level.
 UNIT = (0.0, 0.0)
 #: The gains that occur, dB: what decodes to silence at one end, far beyond full scale at the other.

@@ -7,11 +7,12 @@ side signal only where it is loud. Everything is a mean over items, so that a ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from .noise import MEAN_MAGNITUDE
 from .stft import mel_filters, spectra
 
 #: (window, mel bands) of the multi-scale log-mel loss, hop = window / 4 (Kumar et al., DAC, 2023, section 3.4).
@@ -28,6 +29,7 @@ def spectral_loss(
     rate: int,
     scales: Sequence[tuple[int, int]] = MEL_SCALES,
     weights: Sequence[float] | None = None,
+    noise: Callable[[int], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Multi-scale mel and phase losses of output against target, both [B, C, T]; rate in Hz.
 
@@ -35,6 +37,8 @@ def spectral_loss(
     phase: mean over those of :data:`PHASE_SCALES` among them of mean |X - Y| / mean |Y| per item over complex STFTs;
     relative, so that quiet passages weigh as much as loud ones.
     weights: of the channels, with sum 1 (equal by default).
+    noise: window -> power [B * C, J, bins] that the output has beside ``output`` itself on average; mel counts it,
+    phase does not.
     Both share their transforms; no gradient reaches the target.
     """
     channels = output.shape[1]
@@ -49,9 +53,12 @@ def spectral_loss(
         bank = mel_filters(rate, window, bands).to(output.device).t()
         with torch.no_grad():
             theirs = _frames(target, window)
-            their_level = _level(theirs, bank)
+            their_level = _level(theirs.square().sum(-1), bank)
         ours = _frames(output, window)
-        mel_total = mel_total + row_weight @ (_level(ours, bank) - their_level).abs().mean((1, 2))
+        power = ours.square().sum(-1)
+        if noise is not None:
+            power = power + noise(window) * MEAN_MAGNITUDE**2
+        mel_total = mel_total + row_weight @ (_level(power, bank) - their_level).abs().mean((1, 2))
         if window in PHASE_SCALES:
             count += 1
             error = (ours - theirs).square().sum(-1).add(1e-10).sqrt().mean((1, 2))
@@ -65,10 +72,21 @@ def _frames(wav: Tensor, window: int) -> Tensor:
     return torch.view_as_real(spectra(wav.reshape(-1, wav.shape[-1]), window, window // 4))
 
 
-def _level(frames: Tensor, bank: Tensor) -> Tensor:
+def _level(power: Tensor, bank: Tensor) -> Tensor:
     # the floor keeps the square root's gradient finite in silence
-    magnitude = frames.square().sum(-1).add(1e-10).sqrt()
+    magnitude = power.add(1e-10).sqrt()
     return (magnitude @ bank).clamp(min=1e-5).log10()
+
+
+def signal_loss(output: Tensor, target: Tensor, noise: Tensor | float = 0.0) -> Tensor:
+    """Mean over items of log10(energy of the error / energy of the target), both [B, C, T].
+
+    noise: [B], energy that the output has beside ``output`` itself on average, all of it error. The logarithm gives
+    every item the same say, loud or quiet, well or badly coded; it ends at 1e-3, -30 dB.
+    """
+    error = (output - target).square().sum((1, 2)) + noise
+    energy = target.square().sum((1, 2))
+    return ((error + 1e-3 * energy + 1e-2) / (energy + 1e-2)).log10().mean()
 
 
 def views(wav: Tensor) -> Tensor:
@@ -77,6 +95,14 @@ def views(wav: Tensor) -> Tensor:
         return wav
     left, right = wav.unbind(1)
     return torch.stack([(left + right) / 2, (left - right) / 2, left, right], 1)
+
+
+def views_of_power(power: Tensor) -> Tensor:
+    """Power of independent signals in the channels of :func:`views`: [B, 1, ..] as it is, mid and side [B, 2, ..]."""
+    if power.shape[1] == 1:
+        return power
+    both = power.sum(1, keepdim=True)
+    return torch.cat([power, both, both], 1)
 
 
 def view_weights(channels: int) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ Convolutions are causal; encoding looks one frame ahead, and so do the overlappi
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,12 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor, rows: Tensor) -> Tensor:
         """latent: [B, F, D]; rows: [B, F], the noise of each frame -> wav [B, C, F * hop]."""
-        return self.wave(self.spectra(self.fast(self.up(self.slow(latent))), rows))
+        return self.wave(self.spectra(self.trunk(latent), rows))
+
+    def trunk(self, latent: Tensor) -> Tensor:
+        """latent: [B, F, D] -> what the head reads, [B, 2 * F, D'], two frames per token."""
+        x: Tensor = self.fast(self.up(self.slow(latent)))
+        return x
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the trunk's x [B, J, D] means: spectra with a phase, complex [B, C, J, bins], and the noise's levels."""
@@ -201,9 +207,13 @@ class Decoder(nn.Module):
     def spectra(self, x: Tensor, rows: Tensor) -> Tensor:
         """The head: x [B, J, D] at two frames per token, rows [B, J / 2] -> complex [B, C, J, bins]."""
         spec, breath = self.parts(x)
+        return spec + breath * self.phases(rows)
+
+    def phases(self, rows: Tensor) -> Tensor:
+        """The noise's phases: rows [B, F] of the table -> complex [B, C, 2 * F, bins] of magnitude 1."""
         # two STFT frames per token frame: [B, F] -> [B, 2 * F] rows of the table -> [B, C, J, bins]
         pairs = (2 * rows[..., None] + torch.arange(2, device=rows.device)).flatten(1)
-        return spec + breath * self.noise[pairs].transpose(1, 2)
+        return self.noise[pairs].transpose(1, 2)
 
     def wave(self, spec: Tensor) -> Tensor:
         """Spectra [B, C, J, bins] -> wav [B, C, F * hop]."""
@@ -309,6 +319,14 @@ class Codec(nn.Module):
 
         return stream.Decoder(self)
 
+    def save(self, folder: str | os.PathLike[str], format: str = "descant") -> None:  # noqa: A002 - the public name
+        """Write the codec into ``folder``, see :mod:`descant.codec.pretrained`. format: ``"descant"``, its only one."""
+        from .pretrained import save
+
+        if format != "descant":
+            raise ValueError(f"this codec has no {format!r} format: use 'descant'")
+        save(self, folder)
+
     def forward(
         self, wav: Tensor, keep: Tensor | None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Quantised | None]:
@@ -316,13 +334,19 @@ class Codec(nn.Module):
 
         Returns the reconstruction [B, C, T] and the quantiser's result.
         """
+        latent, drawn, quantised = self.latent(wav, keep, generator)
+        return self.decoder(latent, drawn), quantised
+
+    def latent(
+        self, wav: Tensor, keep: Tensor | None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Quantised | None]:
+        """First half of :meth:`forward`: latent [B, F, D], the noise's rows [B, F], the quantiser's result."""
         latent = self.encoder(wav)
         if keep is None:
-            rows = torch.randint(ROWS, latent.shape[:2], generator=generator).to(wav.device)
-            return self.decoder(latent, rows), None
+            return latent, torch.randint(ROWS, latent.shape[:2], generator=generator).to(wav.device), None
         with torch.autocast(wav.device.type, enabled=False):
             quantised = self.quantiser(latent, keep, generator)
-        return self.decoder(quantised.latent, rows(quantised.codes)), quantised
+        return quantised.latent, rows(quantised.codes), quantised
 
 
 def mid_side(wav: Tensor) -> Tensor:

@@ -182,8 +182,8 @@ class NeuralCodec(nn.Module):
 
     def _cached(self, name: str, make: Callable[[], T]) -> T:
         """What ``make`` derives from the weights, made again when a weight has changed."""
-        stamp = tuple((value.data_ptr(), value._version) for value in self.state_dict(keep_vars=True).values())
-        stamp = (*stamp, self.bf16)
+        weights = self.state_dict(keep_vars=True).values()
+        stamp = (self.bf16, *((value.data_ptr(), value._version) for value in weights))
         if name not in self._cache or self._cache[name][0] != stamp:
             self._cache[name] = (stamp, make())
         made: T = self._cache[name][1]

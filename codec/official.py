@@ -61,7 +61,8 @@ class EncodecConfig:
     def __post_init__(self) -> None:
         _whole(self, rate=_MOST["rate"], channels=_MOST["channels"], width=_MOST["width"], filters=_MOST["filters"],
                residual_layers=_MOST["layers"], kernel=_MOST["kernel"], last_kernel=_MOST["kernel"],
-               residual_kernel=_MOST["kernel"], dilation_growth=8, compress=64, cardinality=1 << _MOST["bits"])  # fmt: skip
+               residual_kernel=_MOST["kernel"], dilation_growth=8, compress=64,
+               cardinality=1 << _MOST["bits"])  # fmt: skip
         _flags(self, "causal", "group_norm", "conv_shortcut", "reflect", "normalize")
         if not _is_int(self.lstm_layers) or not 0 <= self.lstm_layers <= _MOST["layers"]:
             raise ValueError(f"lstm_layers must lie in 0..{_MOST['layers']}, got {self.lstm_layers!r}")

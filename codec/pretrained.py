@@ -7,7 +7,7 @@ nothing is downloaded unless a hub id is named.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FORMAT = "descant-codec"
 VERSION = 1
 #: Presets: shapes to build and train. Trained weights are loaded by a folder's name or a hub id.
-PRESETS = {
+PRESETS: dict[str, Callable[[], CodecConfig | official.EncodecConfig | official.DacConfig]] = {
     "tiny": model.tiny, "tiny-stereo": model.tiny_stereo, "hifi48": model.hifi48,
     "hifi48-small": model.hifi48_small, "musicgen32": official.musicgen32, "encodec24": official.encodec24,
     "encodec48": official.encodec48, "dac44": official.dac44, "dac24": official.dac24, "dac16": official.dac16,

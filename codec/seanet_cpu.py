@@ -8,7 +8,7 @@ into the shortcut. In half precision (bfloat16) the first and the last layer, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .seanet import Conv, Recurrent, Residual, Seanet, Transposed, pad
+
+_LOG2_E = 1.4426950408889634
+#: Elements worked on at a time where several passes follow each other.
+_TILE = 1 << 16
 
 #: One layer: [T, C] -> [T', C'].
 Layer = Callable[[Tensor], Tensor]
@@ -88,13 +92,30 @@ def _copy(lstm: nn.LSTM, dtype: torch.dtype) -> nn.LSTM:
 
 def _elu(x: Tensor, left: int, right: int, reflect: bool) -> Tensor:
     """ELU of x [T, C] with padding around it: [left + T + right, C]."""
-    if not left and not right:
-        return F.elu(x)
     if reflect and x.shape[0] <= max(left, right):
-        return pad(F.elu(x).t(), left, right, True).t().contiguous()
+        return pad(_activate(x, torch.empty_like(x)).t(), left, right, True).t().contiguous()
     out = x.new_empty(left + x.shape[0] + right, x.shape[1])
-    torch.ops.aten.elu.out(x, out=out[left : left + x.shape[0]])
+    _activate(x, out[left : left + x.shape[0]])
     return _border(out, left, right, reflect)
+
+
+def _activate(x: Tensor, out: Tensor) -> Tensor:
+    """ELU of x [T, C] into ``out``, which may be x itself."""
+    if x.dtype == torch.float32:
+        torch.ops.aten.elu.out(x, out=out)
+        return out
+    # torch's own takes longer in bfloat16 than in float32; this is exact to a rounding, and stays in the cache
+    for part in _tiles(x):
+        wide = x[part].float()
+        curve = (wide * _LOG2_E).clamp_(max=0).exp2_().sub_(1)
+        out[part] = torch.maximum(wide, curve, out=wide)
+    return out
+
+
+def _tiles(x: Tensor) -> Iterator[slice]:
+    """Runs of rows of x [T, C] that fit the cache together with what is made of them."""
+    rows = max(1, _TILE // x.shape[1])
+    return (slice(start, start + rows) for start in range(0, x.shape[0], rows))
 
 
 def _pad(x: Tensor, left: int, right: int, reflect: bool) -> Tensor:
@@ -121,13 +142,18 @@ def _border(out: Tensor, left: int, right: int, reflect: bool) -> Tensor:
 class _Norm:
     """GroupNorm with one group: over all of [T, C], then a scale and a shift per channel."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
-        self.weight, self.bias = layer.norm.weight.detach().to(dtype), layer.norm.bias.detach().to(dtype)
+    def __init__(self, layer: Any) -> None:
+        self.weight, self.bias = layer.norm.weight.detach().float(), layer.norm.bias.detach().float()
         self.eps = float(layer.norm.eps)
 
     def __call__(self, x: Tensor) -> Tensor:
         flat = F.layer_norm(x.view(-1), (x.numel(),), eps=self.eps).view_as(x)
-        return torch.addcmul(self.bias, flat, self.weight, out=flat)
+        for part in _tiles(flat):
+            wide = flat[part].float()  # itself when it is float32 already
+            torch.addcmul(self.bias, wide, self.weight, out=wide)
+            if wide.dtype != flat.dtype:
+                flat[part] = wide
+        return flat
 
 
 class _Conv:
@@ -137,7 +163,7 @@ class _Conv:
         weight = layer.conv.folded().detach().to(dtype)  # [C', C, k]
         self.bias = layer.conv.bias.detach().to(dtype)
         self.layer, self.dtype, self.activate, self.leave = layer, dtype, activate, leave
-        self.norm = _Norm(layer, dtype) if layer.group_norm else None
+        self.norm = _Norm(layer) if layer.group_norm else None
         out, enter, kernel = weight.shape
         self.shape = weight.shape
         if kernel == 1:
@@ -197,7 +223,7 @@ class _Transposed:
         # row t of the input reaches blocks t and t + 1
         self.weight = weight.view(enter, out, 2, layer.stride).permute(2, 0, 3, 1).reshape(2, enter, -1).contiguous()
         self.bias = layer.conv.bias.detach().to(dtype).repeat(layer.stride)
-        self.norm = _Norm(layer, dtype) if layer.group_norm else None
+        self.norm = _Norm(layer) if layer.group_norm else None
         self.stride, self.right, self.out = layer.stride, layer.right, out
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -224,7 +250,7 @@ class _Residual:
         if self.second.norm is not None:
             y = self.second(y)
             return y.add_(x if self.shortcut is None else self.shortcut(x))
-        F.elu(y, inplace=True)
+        _activate(y, y)
         if self.shortcut is None:
             x = x.add_(self.bias)  # what this layer was given, nobody else needs
         else:

@@ -8,6 +8,7 @@ neither and runs on windows as it is. How far they must overlap is measured, not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,9 @@ def encoder_stream(codec: NeuralCodec, books: int | None = None) -> ChunkedEncod
     """A fresh encoder for EnCodec or DAC; its codes are those of ``codec.encode`` on the whole signal."""
     if not isinstance(codec, EncodecCodec):
         probe = next(codec.parameters()).new_zeros(1, 1, codec.channels)
-        reach = measure(lambda x: codec.encoder(x.transpose(1, 2)), probe, codec.hop, 1)
+        reach = _once(
+            codec, "encoder", lambda: measure(lambda x: codec.encoder(x.transpose(1, 2)), probe, codec.hop, 1)
+        )
         return ChunkedEncoder(codec, reach, books)
     if codec.segmented:
         return ChunkedEncoder(codec, Reach(0, 0), books, _segment(codec))
@@ -44,7 +47,10 @@ def decoder_stream(codec: NeuralCodec) -> ChunkedDecoder:
     """A fresh decoder for EnCodec or DAC; its samples are those of ``codec.decode`` on all codes."""
     if not isinstance(codec, EncodecCodec):
         probe = next(codec.parameters()).new_zeros(1, 1, codec.config.width)
-        return ChunkedDecoder(codec, measure(lambda x: codec.decoder(x).transpose(1, 2), probe, 1, codec.hop))
+        reach = _once(
+            codec, "decoder", lambda: measure(lambda x: codec.decoder(x).transpose(1, 2), probe, 1, codec.hop)
+        )
+        return ChunkedDecoder(codec, reach)
     if codec.segmented:
         return ChunkedDecoder(codec, Reach(0, 0), _segment(codec))
     latents = Each(lambda codes: codec.decode_latent(codes.transpose(1, 2)))
@@ -82,6 +88,11 @@ def _segment(codec: EncodecCodec) -> int:
     return max(1, (codec.config.segment_length or 0) // codec.hop)
 
 
+def _once(codec: NeuralCodec, name: str, find: Callable[[], Reach]) -> Reach:
+    """A reach that was found before, or ``find()``: it takes the time of a second of music."""
+    return codec._cached(f"reach of {name}", find)
+
+
 def _stages(codec: EncodecCodec, net: nn.Module, width: int, step: int, out: int) -> list[Stage]:
     """The parts of an EnCodec network, [B, n * step, width] -> [B, n * out, E]; only one of step and out is above 1."""
     if not isinstance(net, Seanet):
@@ -102,7 +113,9 @@ def _stages(codec: EncodecCodec, net: nn.Module, width: int, step: int, out: int
         # the side with the strided layers works on samples, the other one on frames alone
         steps, outs = (step, out) if _strided(layer) else (1, 1)
         probe = like if index == 0 else like.new_zeros(1, 1, codec.config.filters << len(codec.config.ratios))
-        stages.append(Windowed(run, steps, outs, measure(_chained(layer), probe, steps, outs), CHUNK))
+        name = f"{'encoder' if net is codec.encoder else 'decoder'} {index}"
+        reach = _once(codec, name, partial(measure, _chained(layer), probe, steps, outs))
+        stages.append(Windowed(run, steps, outs, reach, CHUNK))
         if index == 0 and isinstance(lstm, nn.LSTM):
             stages.append(Recurring(lstm))
     return stages

@@ -128,14 +128,16 @@ def synthesise(spec: Tensor, window: int, hop: int) -> Tensor:
 
 def windowed(spec: Tensor, window: int) -> Tensor:
     """Inverse transforms under the window, to be overlapped: complex [..., J, window // 2 + 1] -> [..., J, window]."""
-    return torch.fft.irfft(spec, n=window, norm="ortho") * _hann(window, spec.device)
+    frames: Tensor = torch.fft.irfft(spec, n=window, norm="ortho") * _hann(window, spec.device)
+    return frames
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Add up frames [..., J, W] that begin ``hop`` samples apart -> [..., (J - 1) * hop + W]."""
     count, window = frames.shape[-2:]
     steps = -(-window // hop)
-    frames = torch.nn.functional.pad(frames, (0, steps * hop - window))
+    if steps * hop != window:
+        frames = torch.nn.functional.pad(frames, (0, steps * hop - window))
     out = frames.new_zeros((*frames.shape[:-2], count + steps - 1, hop))
     for step, part in enumerate(torch.split(frames, hop, dim=-1)):
         out[..., step : step + count, :] += part

@@ -27,11 +27,11 @@ Span = tuple[float, float, str]
 class ChordSettings:
     """How chords are found."""
 
-    stay: float = 8.0
+    stay: float = 40.0
     """Log odds of staying on a chord for one more frame of 46 ms: higher is smoother."""
     sharpness: float = 18.0
     """Weight of the frames' evidence."""
-    bass: float = 0.35
+    bass: float = 0.25
     """Weight of the bass note beside the chord's notes."""
     silence: float = 0.02
     """Frames with less note strength than this share of the clip's loud frames are ``N``."""
@@ -46,7 +46,7 @@ def chords(wav: Tensor, rate: int, settings: ChordSettings | None = None) -> lis
     chosen = settings or ChordSettings()
     length = wav.shape[-1] / rate
     found = notes(wav, rate, PitchSettings(window=0.37, hop=0.046), tuning=tuning(wav, rate))
-    upper, lower = found.chroma(low=40), found.chroma(high=54)
+    upper, lower = found.chroma(), found.chroma(high=54)
     level = upper.sum(dim=0)
     loud = float(level.quantile(0.9)) if level.numel() else 0.0
     if loud <= 0:

@@ -212,7 +212,7 @@ def _prepared(audio: Audio, recipe: Recipe) -> Tensor:
     return to_channels(resample(wav, audio.rate, recipe.rate), recipe.channels)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _embed(
     source: Callable[[], Iterator[Tensor]], embedder: Embedder, recipe: Recipe, name: str, batch: int = 16
 ) -> tuple[Tensor, bool]:

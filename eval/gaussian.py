@@ -91,6 +91,8 @@ class Gaussian:
     factor: Tensor
     count: int | None = None
     """Vectors it was estimated from; None when it is known exactly."""
+    triangular: bool = False
+    """Whether ``factor`` is upper triangular, from Cholesky."""
 
     @property
     def trace(self) -> float:
@@ -109,16 +111,18 @@ def of_moments(mean: Tensor, covariance: Tensor, count: int | None = None) -> Ga
     size = centre.numel()
     if centre.ndim != 1 or table.shape != (size, size):
         raise ValueError(f"mean {tuple(mean.shape)} and covariance {tuple(covariance.shape)}: need [D] and [D, D]")
-    if not (bool(torch.isfinite(centre).all()) and bool(torch.isfinite(table).all())):
+    # infinity minus infinity is NaN: one pass finds what is not finite and what is not symmetric
+    askew = float(torch.linalg.matrix_norm(table - table.T))
+    if not (math.isfinite(askew) and bool(torch.isfinite(centre).all())):
         raise ValueError("mean or covariance holds NaN or infinity: leave such vectors out and say how many")
     scale = float(table.diagonal().abs().max()) if size else 0.0
-    if float((table - table.T).abs().max()) > 1e-6 * scale:
+    if askew > 1e-6 * size * scale:
         raise ValueError("the covariance is not symmetric: pass a covariance matrix, not a factor of one")
     if count is None or count > size:
         lower, failed = torch.linalg.cholesky_ex(table)
         # below this the last pivots are rounding, and eigenvalues tell better which
         if not int(failed) and float(lower.diagonal().square().min()) > 64 * size * _EPS * scale:
-            return Gaussian(centre, lower.T, count)
+            return Gaussian(centre, lower.T, count, triangular=True)
     values, basis = torch.linalg.eigh((table + table.T) / 2)
     if float(values[0]) < -1e-6 * max(scale, float(values[-1])):
         raise ValueError(f"the covariance has the negative eigenvalue {float(values[0]):.3g}: it is no covariance")
@@ -174,8 +178,25 @@ def distance(first: Gaussian, second: Gaussian) -> float:
     if first.mean.shape != second.mean.shape:
         raise ValueError(f"{first.mean.numel()} and {second.mean.numel()} dimensions: use one embedder for both sets")
     apart = float((first.mean - second.mean).square().sum())
-    overlap = nuclear_norm(first.factor @ second.factor.T)
+    both = first.triangular and second.triangular
+    product = _upper_by_lower(first.factor, second.factor.T) if both else first.factor @ second.factor.T
+    overlap = nuclear_norm(product)
     return max(0.0, apart + first.trace + second.trace - 2 * overlap)
+
+
+def _upper_by_lower(upper: Tensor, lower: Tensor) -> Tensor:
+    """Product of triangular matrices [D, D], zeros left out in blocks: half of the work."""
+    size = upper.shape[0]
+    if size < 256:
+        return upper @ lower
+    h = size // 2
+    out = torch.empty_like(upper)
+    out[:h, :h] = _upper_by_lower(upper[:h, :h], lower[:h, :h])
+    out[:h, :h].addmm_(upper[:h, h:], lower[h:, :h])
+    torch.mm(upper[:h, h:], lower[h:, h:], out=out[:h, h:])
+    torch.mm(upper[h:, h:], lower[h:, :h], out=out[h:, :h])
+    out[h:, h:] = _upper_by_lower(upper[h:, h:], lower[h:, h:])
+    return out
 
 
 class Transport:

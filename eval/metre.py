@@ -22,10 +22,13 @@ _OF_BAND = ((1 / 2, 1.0, 2.0, 4.0), (1 / 2, 1.0, 2.0), (1 / 4, 1 / 2, 1.0, 2.0))
 NAMES: tuple[str, ...] = (
     *(f"all at {m:.3g}" for m in _MULTIPLES),
     *(f"{band} at {m:.3g}" for band, row in zip(("low", "mid", "high"), _OF_BAND, strict=True) for m in row),
-    "answer after 0", "answer after 1/2", "answer after 1", "answer after 2", "octaves from 120", "squared", "strokes",
+    "answer after 1/2", "answer after 1", "answer after 2", "octaves from 120", "squared", "strokes",
 )  # fmt: skip
 #: Weight of each measurement.
-WEIGHTS: tuple[float, ...] = (0.0,) * len(NAMES)
+WEIGHTS: tuple[float, ...] = (
+    4.648, -3.25, -1.693, -5.937, 1.713, -3.744, 2.59, 2.608, 2.505, -0.352, 2.5, 2.409, 8.102, 1.511, -1.28, 1.25,
+    3.055, -1.256, 4.166, 1.929, 3.376, 3.977, 2.836, 3.835, -2.86, -6.139,
+)  # fmt: skip
 
 
 def measure(whole: Tensor, bands: Tensor, periods: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ def measure(whole: Tensor, bands: Tensor, periods: Tensor) -> Tensor:
         own = _correlate(band, band)
         rows += [at(own, periods * m, periods) for m in multiples]
     answer = _correlate(bands[0], bands[1])
-    rows += [at(answer, periods * m, periods) for m in (0.0, 0.5, 1.0, 2.0)]
+    rows += [at(answer, periods * m, periods) for m in (0.5, 1.0, 2.0)]
     octaves = torch.log2(100 / periods)
     rows += [octaves, octaves.square()]
     # strokes a beat, in octaves: one or two are usual
@@ -76,7 +79,7 @@ def fit(examples: list[tuple[Tensor, Tensor, int]], ridge: float = 0.02, steps: 
 
 
 def at(values: Tensor, place: Tensor, periods: Tensor) -> Tensor:
-    """Largest of ``values`` [F] within 1.5 % of a period (at least one step) of ``place`` [G], interpolated; 0 outside."""
+    """Largest of ``values`` [F] within 1.5 % of a period (or one step) of ``place`` [G], interpolated; 0 outside."""
     reach = (0.015 * periods).clamp(min=1.0)
     best = torch.full_like(place, -math.inf)
     for share in (-1.0, -0.5, 0.0, 0.5, 1.0):

@@ -109,7 +109,7 @@ def _log_filters(rate: int, n_fft: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _templates(rate: int, n_fft: int, decays: tuple[float, ...], tuning: float) -> Tensor:
-    """Spectra of all notes in every shape, then hills of noise: [bins, len(decays) * notes + hills], columns sum to 1."""
+    """Notes in every shape, then hills of noise: [bins, len(decays) * notes + hills], columns sum to 1."""
     bank = _log_filters(rate, n_fft)
     places = torch.arange(n_fft // 2 + 1, dtype=torch.float64)
     columns = []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codec.stft import mel_filters, stft
+from . import rhythm, tonality
 
 _SIDE = 0.1
 
@@ -89,3 +90,53 @@ def compare(seam: Jump, real: Sequence[Jump]) -> SeamReport:
         return sum(float(getattr(other, name)) < value for other in real) / len(real)
 
     return SeamReport(jump=seam, level_rank=rank("level"), flux_rank=rank("flux"), click_rank=rank("click"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuity:
+    """Whether what follows a seam goes on with what came before it."""
+
+    tempo: str
+    """Relation of the tempo after to the tempo before, a name of :func:`descant.eval.rhythm.relation`."""
+    key: float
+    """MIREX score of the key after against the key before, 0 to 1."""
+    loudness: float
+    """Level after less level before, dB, over the whole of both sides."""
+    chroma: float
+    """Cosine of the mean pitch classes of both sides, 0 to 1."""
+
+
+def continuity(wav: Tensor, rate: int, at: float) -> Continuity:
+    """Compare both sides of second ``at`` of [T] or [C, T]. Needs 5 s on each side for a tempo and a key.
+
+    Raises ValueError with less than that. Sides without any pulse give the relation ``other``.
+    """
+    place = round(at * rate)
+    if min(place, wav.shape[-1] - place) < 5 * rate:
+        raise ValueError(
+            f"second {at:g} of a clip of {wav.shape[-1] / rate:g} s: tempo and key need 5 s on both sides of the seam"
+        )
+    sides = wav[..., :place], wav[..., place:]
+    before, after = (rhythm.tempo(side, rate).bpm for side in sides)
+    keys = [tonality.key(side, rate) for side in sides]
+    levels = [side.double().square().mean().clamp(min=1e-12).log10() * 10 for side in sides]
+    chroma = [torch.tensor(found.chroma) for found in keys]
+    return Continuity(
+        tempo=rhythm.relation(after, before) if before > 0 else "other",
+        key=tonality.mirex_score(keys[1].name, keys[0].name) if keys[0].name else 0.0,
+        loudness=float(levels[1] - levels[0]),
+        chroma=float(torch.nn.functional.cosine_similarity(chroma[0], chroma[1], dim=0)),
+    )
+
+
+def prompt_error(prompt: Tensor, result: Tensor) -> float:
+    """How far the beginning of a continuation is from the prompt it continues, dB re the prompt (-inf: bit-equal).
+
+    prompt: [..., T], result: [..., T + more]. A system that only encodes and decodes the prompt shows its codec here.
+    """
+    if result.shape[-1] < prompt.shape[-1] or result.shape[:-1] != prompt.shape[:-1]:
+        raise ValueError(f"prompt {tuple(prompt.shape)}, result {tuple(result.shape)}: the result must begin with it")
+    energy = prompt.double().square().sum()
+    if float(energy) == 0:
+        raise ValueError("the prompt is silent: a relative error is not defined")
+    return float(10 * torch.log10((result[..., : prompt.shape[-1]].double() - prompt).square().sum() / energy))

@@ -162,9 +162,7 @@ def si_scores(reference: Tensor, estimate: Tensor) -> SiScores:
     })  # fmt: skip
 
 
-def silence(
-    reference: Tensor, estimate: Tensor, rate: int, window: float = 1.0, floor: float = -80.0
-) -> Silence:  # fmt: skip
+def silence(reference: Tensor, estimate: Tensor, rate: int, window: float = 1.0, floor: float = -80.0) -> Silence:
     """Energy where a ratio says nothing: [N, C, T] at ``rate`` Hz, windows of ``window`` s, silent below ``floor`` dB.
 
     Energies are mean squares per window, 0 dB = a full-scale square wave, at least ``floor``. Half a minute of leaking
@@ -186,7 +184,7 @@ def silence(
 
 
 def consistency(mixture: Tensor, estimate: Tensor) -> float:
-    """Energy of mixture [C, T] minus the sum of estimates [N, C, T], relative to the mixture, in dB (-inf: they add up).
+    """Energy of mixture [C, T] minus the sum of estimates [N, C, T], re the mixture, in dB (-inf: they add up).
 
     Raises ValueError when the shapes do not fit or the mixture is silent.
     """

@@ -140,7 +140,7 @@ def load(name: str) -> tuple[Codec, Path]:
 
     folder = Path(name) if Path(name).is_dir() else _packaged().get(name, Path(name))
     try:
-        codec: Any = load_codec(name)
+        codec: Any = load_codec(folder if folder.is_dir() else name)
     except FileNotFoundError as error:
         if folder.is_dir():
             raise

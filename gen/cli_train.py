@@ -33,6 +33,7 @@ _PREPARE = """examples:
   descant prepare real --out data/real
   descant prepare folder my-recordings --licence CC0-1.0 --author "A. Musician" --out data/mine
   descant prepare audio --pieces data/pieces/train.jsonl.gz --files data/real/train --out data/audio/train
+  descant prepare audio --files my-records --rate 48000 --stereo --out data/48/train
   descant prepare tokens --pieces data/pieces/train.jsonl.gz --codec runs/codec/export --out data/tokens/train
 """
 _BENCH = """examples:
@@ -96,6 +97,8 @@ def _add_prepare(commands: _Commands[Any]) -> None:
     audio.add_argument("--pieces", metavar="FILE", help="a .jsonl.gz of 'descant render'")
     audio.add_argument("--files", nargs="*", default=[], metavar="DIR", help="folders with recordings")
     audio.add_argument("--limit", type=int, metavar="N", help="use the first N pieces")
+    audio.add_argument("--rate", type=int, default=32000, metavar="HZ", help="what the codec runs at (default: 32000)")
+    audio.add_argument("--stereo", action="store_true", help="keep recordings in stereo, for a stereo codec")
     audio.add_argument("--out", required=True, metavar="DIR")
     audio.add_argument("--quiet", action="store_true")
     audio.set_defaults(run=_audio)
@@ -219,7 +222,7 @@ def _audio(args: argparse.Namespace) -> None:
     files = sorted(path for folder in args.files for path in Path(folder).rglob("*") if path.suffix.lower() in _AUDIO)
     if not pieces and not files:
         raise RequestError("nothing to pack: name --pieces, --files or both")
-    corpus = prepare.pack_audio(args.out, pieces, files, quiet=args.quiet)
+    corpus = prepare.pack_audio(args.out, pieces, files, args.rate, 2 if args.stereo else 1, args.quiet)
     _say(args.quiet, f"{corpus.hours:.2f} hours in {args.out}")
 
 

@@ -35,6 +35,8 @@ class Heard:
     """Samples at the file's rate that were taken out."""
     bits: int | None = None
     """Of the raw codes, where there are any."""
+    coded: int | None = None
+    """Bytes of the file with its codes entropy-coded, where that was tried."""
     gain: float = 0.0
     """dB that were taken out."""
 

@@ -59,13 +59,15 @@ def quality(report: Mapping[str, Any]) -> str:
     """The main table."""
     rows = report["systems"]
     measures = [name for name in COLUMNS if any(name in row["mean"] for row in rows)]
+    titles = {"kbps": "real kbps", "coded_kbps": "entropy-coded kbps"}
+    rates = [name for name in titles if any(name in row["mean"] for row in rows)]
     lines = []
     for row in rows:
         mean = row["mean"]
-        kbps = f"{mean['kbps'][0]:.2f}" if "kbps" in mean else "–"
+        kbps = [f"{mean[name][0]:.2f}" if name in mean else "–" for name in rates]
         name = f"**{row['system']}**" if row["ours"] else row["system"]
-        lines.append([name, kbps, *(bounds(mean[m], COLUMNS[m][1]) if m in mean else "" for m in measures)])
-    header = ["system", "real kbps", *(COLUMNS[m][0] for m in measures)]
+        lines.append([name, *kbps, *(bounds(mean[m], COLUMNS[m][1]) if m in mean else "" for m in measures)])
+    header = ["system", *(titles[name] for name in rates), *(COLUMNS[m][0] for m in measures)]
     return "## What is kept\n\nMeans with 95 % intervals.\n\n" + table(header, lines)
 
 
@@ -111,11 +113,18 @@ def use(report: Mapping[str, Any]) -> str:
 
 def speed(report: Mapping[str, Any]) -> str:
     """Times real time on one core."""
-    lines = [[name, f"{row['encode']:.0f}", f"{row['decode']:.0f}"] for name, row in report["speed"].items()]
+    columns = {
+        "encode": "encode", "decode": "decode",
+        "encode_stream_x": "encode, stream", "decode_stream_x": "decode, stream",
+        "encode_latency_ms": "encoder's delay, ms", "decode_latency_ms": "decoder's delay, ms",
+    }  # fmt: skip
+    rows = report["speed"]
+    shown = [name for name in columns if any(name in row for row in rows.values())]
+    lines = [[name, *(_short(row[one]) if one in row else "" for one in shown)] for name, row in rows.items()]
     return (
-        "## Speed\n\nTimes real time on one core of the machine above, one excerpt in memory, all books, the best of "
-        "several runs. Opus (16 kbps a channel) and MP3 (64) through libsndfile.\n\n"
-        + table(["codec", "encode", "decode"], lines)
+        "## Speed\n\nTimes real time on one core of the machine above, in CPU time, all books, the best of several "
+        "runs. Opus (16 kbps a channel) and MP3 (64) through libsndfile. A stream's delay counts the frame it waits "
+        "for.\n\n" + table(["codec", *(columns[name] for name in shown)], lines)
     )
 
 
@@ -123,18 +132,19 @@ def notes(report: Mapping[str, Any]) -> str:
     """Definitions, and what limits the figures."""
     means = {row["system"]: row["mean"] for row in report["systems"]}
     late = [f"{name} {mean['delay'][0]:.0f}" for name, mean in means.items() if mean.get("delay", [0])[0] >= 1]
-    soft = [f"{name} {mean['gain'][0]:.2f}" for name, mean in means.items() if abs(mean.get("gain", [0])[0]) >= 0.1]
+    soft = max(abs(mean.get("gain", [0.0])[0]) for mean in means.values())
     lossy = [clip for clip in report["clips"] if clip.get("source", "").lower().endswith((".ogg", ".mp3", ".opus"))]
     stereo = report["about"]["settings"]["channels"] == 2
     lines = [
-        "*Real kbps*: 8 x bytes of the whole file over its length, headers included: `.dsc` without entropy coding, "
+        "*Real kbps*: 8 x bytes of the whole file over its length, headers included: packed `.dsc`, "
         "Ogg Opus and MP3 (constant rate) as libsndfile writes them. Short files carry their headers over few seconds, "
         "which weighs on all of them alike. Codecs that normalise segments are charged for "
         "raw codes and 32 bits a segment.",
         "*Intervals* resample whole recordings, not excerpts: excerpts of one piece are alike.",
         "*Alignment*: Opus and MP3 were shifted by the delay that cross-correlation finds, file by file, before scoring"
-        + (f" (mean samples: {', '.join(late)})" if late else "") + "; our codecs are scored as they come. "
-        "The MP3 encoder also plays softer" + (f" ({', '.join(soft)} dB)" if soft else "") + "; that is undone, too.",
+        + (f" (mean samples: {', '.join(late)})" if late else "") + "; our codecs are "
+        "scored as `descant encode` and `descant decode` give them, others as their authors run them. "
+        f"libsndfile's MP3 encoder plays {soft:.2f} dB softer, which was undone, too.",
         "*ViSQOL* (audio mode), 1 to 4.73, and *mel* (log10, seven scales, summed) hardly notice phase: see what "
         "random phase scores. *SI-SDR* sees only the waveform and forgives level and polarity: see the flipped row. A "
         "codec that makes new noise for noise loses SI-SDR without being heard to. No measure here replaces listeners.",
@@ -164,6 +174,10 @@ def bounds(value: Sequence[float], digits: int, signed: bool = False) -> str:
         return "> 100"
     sign = "+" if signed else ""
     return f"{value[0]:{sign}.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _rate(value: Sequence[Any] | None) -> str:

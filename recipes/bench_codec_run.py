@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ def run(
     clips = choose(config.real, max(config.clips, config.use_clips), config.seconds, config.rate, config.channels)
     scored, heard = clips[: config.clips], clips[: config.visqol_clips]
     tell(f"{len(scored)} excerpts of {config.seconds:g} s from {len({clip.recording for clip in scored})} recordings")
-    ours, peers = named(config.codecs), named(config.peers)
-    rows = systems(ours, peers, config.rate, config.channels)
+    sources = named((*config.codecs, *config.peers))
+    ours = {name: source for name, source in sources.items() if source in config.codecs}
+    rows = systems(ours, {name: sources[name] for name in sources if name not in ours}, config.rate, config.channels)
     scores = Scores(Path(config.cache) / "codec-scores.jsonl")
     tasks = [Task(clip, row, visqol) for clip in scored for row in rows for visqol in (False, True)
              if not visqol or clip in heard]  # fmt: skip
@@ -93,8 +95,8 @@ def run(
         "about": about(config, rows, clips, command),
         "systems": [summary(row, found[row.name], named_clips) for row in rows],
         "paired": against_opus(rows, found, named_clips),
-        "use": {name: _use(config, source, clips) for name, source in {**ours, **peers}.items()},
-        "speed": _speed(config, {**ours, **peers}, scored[0]),
+        "use": {name: _use(config, source, clips) for name, source in sources.items()},
+        "speed": _speed(config, sources, scored[0]),
         "clips": [_credited(clip) for clip in scored],
     }
     out = Path(config.out)
@@ -115,11 +117,11 @@ def named(sources: Sequence[str]) -> dict[str, str]:
 
 
 def summary(row: System, found: Mapping[str, Mapping[str, float]], clips: Mapping[str, Clip]) -> dict[str, Any]:
-    """A row of the report: means with intervals, and every excerpt's score."""
-    each: dict[str, dict[str, float]] = {}
-    for measure, values in found.items():
-        for digest, value in values.items():
-            each.setdefault(clips[digest].name, {})[measure] = float(f"{value:.5g}")
+    """A row of the report: means with intervals, and every excerpt's score in the order of ``clips``."""
+    each = {
+        measure: [float(f"{values[digest]:.5g}") if digest in values else None for digest in clips]
+        for measure, values in found.items()
+    }
     return {
         "system": row.name, "family": row.family, "kind": row.kind, "ours": row.ours, "books": row.books,
         "nominal_kbps": row.kbps, "mean": {name: interval(values, clips) for name, values in found.items()},
@@ -205,20 +207,19 @@ def _use(config: CodecBenchConfig, source: str, clips: Sequence[Clip]) -> list[d
 
 
 def _speed(config: CodecBenchConfig, codecs: Mapping[str, str], clip: Clip) -> dict[str, dict[str, float]]:
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     cpu = bench_codec_speed.processor()
     folder, wav = Path(config.cache) / "codec-speed", clip.read()
     for name, source in codecs.items():
         codec = loaded(source)
-        key = hashlib.sha256(f"{codec_mark(codec)} {cpu} {torch.__version__}".encode()).hexdigest()[:24]
-        found[name] = _kept(
-            folder / f"{key}.json", lambda codec=codec: bench_codec_speed.of_codec(codec, wav, clip.rate)
-        )
+        streams = source in config.codecs
+        key = hashlib.sha256(f"{codec_mark(codec)} {cpu} {torch.__version__} {streams}".encode()).hexdigest()[:24]
+        found[name] = _kept(folder / f"{key}.json", partial(bench_codec_speed.of_codec, codec, wav, clip.rate, streams))
     formats = _kept(
         folder / f"{hashlib.sha256(cpu.encode()).hexdigest()[:24]}-{config.channels}.json",
         lambda: bench_codec_speed.of_file_formats(wav, clip.rate),
     )
-    return found | formats
+    return {**found, **formats}
 
 
 def _kept(path: Path, make: Callable[[], Any]) -> Any:

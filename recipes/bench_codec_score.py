@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from ..codec import loudness, stft
 from ..eval import reconstruction
 from .bench_codec_classical import Heard
 from .bench_codec_clips import Clip
+from .bench_codec_speed import one_thread
 from .bench_codec_systems import System
 
 #: What is computed from samples, in the order of the tables; ``side`` for two channels only.
@@ -91,7 +93,8 @@ def version(visqol: bool) -> str:
 def score(tasks: Sequence[Task]) -> list[dict[str, float]]:
     """The scores of tasks that share excerpt and system, which is run once.
 
-    Those that are not ViSQOL's come with ``kbps`` (of the file), ``raw_kbps`` (of the codes), ``delay`` and ``gain``.
+    Those that are not ViSQOL's come with ``kbps`` (of the file), ``raw_kbps`` (of the codes), ``coded_kbps`` (of the
+    file with its codes entropy-coded), ``delay`` and ``gain``.
     """
     clip = tasks[0].clip
     wav = clip.read()
@@ -120,6 +123,8 @@ def _signal(clip: Clip, wav: Tensor, heard: Heard) -> dict[str, float]:
         found["delay"], found["gain"] = float(heard.delay), heard.gain
     if heard.bits is not None:
         found["raw_kbps"] = heard.bits / clip.seconds / 1000
+    if heard.coded is not None:
+        found["coded_kbps"] = 8 * heard.coded / clip.seconds / 1000
     return found
 
 
@@ -157,24 +162,20 @@ def _computed(jobs: Sequence[list[Task]], workers: int) -> Iterator[tuple[list[T
     if not jobs:
         return
     if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             for job in jobs:
                 yield job, score(job)
-        finally:
-            torch.set_num_threads(threads)
         return
     from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare_process) as pool:
         waiting: dict[Future[list[dict[str, float]]], list[Task]] = {}
         left = iter(jobs)
         try:
             while True:
                 # a short queue: neighbours are of one clip, whose samples a process then still has
-                while len(waiting) < 2 * workers and (job := next(left, None)) is not None:
+                for job in islice(left, 2 * workers - len(waiting)):
                     waiting[pool.submit(score, job)] = job
                 if not waiting:
                     return
@@ -185,6 +186,6 @@ def _computed(jobs: Sequence[list[Task]], workers: int) -> Iterator[tuple[list[T
                 future.cancel()
 
 
-def _one_thread() -> None:
+def _prepare_process() -> None:
     os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # ViSQOL's loops ask for all cores
     torch.set_num_threads(1)

@@ -15,10 +15,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..codec import bitstream, load
+from ..codec import bitstream, context, files, levels, load, stft
 from ..codec.audio import resample, to_channels
 from ..codec.contract import Codec, SegmentedCodec
-from ..codec.stft import analyse, synthesise
 from . import bench_codec_classical as classical
 from .bench_codec_classical import Heard, fit
 
@@ -47,7 +46,10 @@ class System:
     def apply(self, wav: Tensor, rate: int) -> Heard:
         """What it makes of wav [C, T] at ``rate`` Hz."""
         if self.kind == "codec":
-            return neural(loaded(self.source), wav, rate, self.books)
+            codec = loaded(self.source)
+            if self.ours:
+                return through_file(codec, wav, rate, self.books, tables_of(self.source))
+            return neural(codec, wav, rate, self.books)
         if self.kind == "control":
             return Heard(CONTROLS[self.source](wav, rate), None)
         return (classical.opus if self.kind == "opus" else classical.mp3)(wav, rate, self.kbps)
@@ -69,7 +71,7 @@ def systems(
         codec = loaded(source)
         if codec.channels > channels:
             raise ValueError(f"{shown} is stereo: score it with channels=2")
-        mark = codec_mark(codec)
+        mark = codec_mark(codec, tables_of(source) if ours else None)
         for books in rates_of(codec):
             name = f"{shown}, {books} book{'s' * (books > 1)}"
             rows.append(System(name=name, family=shown, kind="codec", source=source, books=books, ours=ours, mark=mark))
@@ -95,8 +97,47 @@ def rates_of(codec: Codec) -> list[int]:
 
 
 @torch.no_grad()
+def through_file(codec: Codec, wav: Tensor, rate: int, books: int, tables: context.Context | None = None) -> Heard:
+    """What ``descant encode`` and ``descant decode`` make of wav [C, T] at ``rate`` Hz -> [C, T], level and all.
+
+    The file is the packed one; with ``tables`` the size of the entropy-coded one is told beside it.
+    """
+    import soundfile
+
+    source, target = io.BytesIO(), io.BytesIO()
+    soundfile.write(source, wav.T.contiguous().numpy(), rate, format="WAV", subtype="FLOAT")
+    source.seek(0)
+    size = files.encode_file(source, target, codec, books=books).size
+    data = target.getvalue()
+    back = torch.cat(list(files.decoded_blocks(bitstream.Reader(io.BytesIO(data)), codec)), dim=-1)
+    back = fit(resample(to_channels(back, wav.shape[0]), codec.rate, rate), wav.shape[-1])
+    chunks = list(bitstream.Reader(io.BytesIO(data)))
+    bits = sum(raw_bits(codec, chunk.codes) for chunk in chunks)
+    coded = None if tables is None else len(recoded(data, tables))
+    return Heard(back, size, bits=bits, coded=coded)
+
+
+def recoded(data: bytes, tables: context.Context) -> bytes:
+    """The same ``.dsc`` file with its codes entropy-coded."""
+    reader, buffer = bitstream.Reader(io.BytesIO(data)), io.BytesIO()
+    with bitstream.Writer(buffer, reader.header, "entropy", tables) as writer:
+        for chunk in reader:
+            writer.write(chunk.codes, chunk.gain)
+        writer.close(reader.samples)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=8)
+def tables_of(source: str) -> context.Context | None:
+    """The entropy coder's tables beside a codec's weights; None where there are none."""
+    packed = Path(__file__).resolve().parent.parent / "gen" / "weights" / f"codec_{source}"
+    folder = Path(source) if Path(source).is_dir() else packed
+    return context.load(folder) if folder.is_dir() else None
+
+
+@torch.no_grad()
 def neural(codec: Codec, wav: Tensor, rate: int, books: int) -> Heard:
-    """Encode, write a file, decode: wav [C, T] at ``rate`` Hz -> [C, T], and the bytes of the ``.dsc`` file.
+    """Encode and decode as its authors do, and take the bytes of a ``.dsc`` file: wav [C, T] at ``rate`` Hz -> [C, T].
 
     A codec that normalises segments is charged for its raw codes and 32 bits of scale a segment, without a container.
     """
@@ -120,7 +161,7 @@ def raw_bits(codec: Codec, codes: Tensor) -> int:
 
 
 def file_of(codec: Codec, codes: Tensor, samples: int) -> bytes:
-    """The ``.dsc`` file of codes [1, K, F], as ``descant encode`` writes it without entropy coding."""
+    """The ``.dsc`` file of codes [1, K, F], packed."""
     buffer = io.BytesIO()
     with bitstream.Writer(buffer, bitstream.Header.of(codec, books=codes.shape[1], samples=samples)) as writer:
         writer.write(codes[0])
@@ -149,12 +190,12 @@ def loaded(source: str) -> Codec:
     return codec
 
 
-def codec_mark(codec: Codec) -> str:
-    """What a codec's scores depend on: its weights and configuration, and the code its layers are written in."""
+def codec_mark(codec: Codec, tables: context.Context | None = None) -> str:
+    """What a codec's scores depend on: weights, configuration, entropy tables, and the code of its layers and files."""
     names = {type(part).__module__ for part in codec.modules()} if isinstance(codec, torch.nn.Module) else set()
-    names |= {type(codec).__module__, analyse.__module__, bitstream.__name__}
+    names |= {type(codec).__module__, *(one.__name__ for one in (bitstream, files, levels, stft))}
     own = __name__.partition(".")[0]
-    digest = hashlib.sha256(bytes(codec.fingerprint))
+    digest = hashlib.sha256(bytes(codec.fingerprint) + f"{tables.identity if tables else 0}".encode())
     for name in sorted(name for name in names if name.split(".")[0] == own):
         digest.update(Path(inspect.getfile(sys.modules[name])).read_bytes())
     return digest.hexdigest()[:16]
@@ -174,16 +215,17 @@ def random_phase(wav: Tensor, rate: int) -> Tensor:
     """Every magnitude kept, every phase thrown away: wav [C, T] -> [C, T], windows of 32 ms, one fixed draw."""
     window = 4 * round(rate * 0.032 / 4)
     length = -(-wav.shape[-1] // (window // 4)) * (window // 4)
-    spec = analyse(fit(wav, length), window, window // 4)
+    spec = stft.analyse(fit(wav, length), window, window // 4)
     angle = torch.rand(spec.shape, generator=torch.Generator().manual_seed(0)) * (2 * torch.pi)
-    return fit(synthesise(torch.polar(spec.abs(), angle), window, window // 4), wav.shape[-1])
+    return fit(stft.synthesise(torch.polar(spec.abs(), angle), window, window // 4), wav.shape[-1])
 
 
 def low_pass(wav: Tensor, rate: int, cut: float) -> Tensor:
     """Nothing above ``cut`` Hz, everything below 200 Hz less, linear between; no delay. wav [C, T] -> [C, T]."""
     spec = torch.fft.rfft(wav.double())
     bins = torch.arange(spec.shape[-1]) * (rate / wav.shape[-1])
-    return torch.fft.irfft(spec * ((cut - bins) / 200).clamp(0, 1), wav.shape[-1]).float()
+    kept: Tensor = torch.fft.irfft(spec * ((cut - bins) / 200).clamp(0, 1), wav.shape[-1])
+    return kept.float()
 
 
 def _identity(wav: Tensor, rate: int) -> Tensor:

@@ -91,6 +91,9 @@ def level(codec: Codec, clips: Sequence[Tensor], levels: Sequence[int] = LEVELS)
             wav = clip * 10 ** (target / 20) / clip.square().mean().sqrt()
             factor = 10 ** (gain_of(wav) / 20)
             for kept, scale in ((plain, 1.0), (lifted, factor)):
+                if scale == 1.0 and kept is lifted:
+                    kept.append(plain[-1])
+                    continue
                 heard = codec.decode(codec.encode(wav[None] / scale))[0, :, : wav.shape[1]] * scale
                 kept.append(si_sdr(wav, heard))
         rows.append({"dbfs": target, "plain": sum(plain) / len(plain), "with_gain": sum(lifted) / len(lifted)})
@@ -130,6 +133,9 @@ def _child(act: str, source: str, target: str, codec: str) -> dict[str, float]:
     (encode_file if act == "encode" else decode_file)(source, target, load(codec))
     use = resource.getrusage(resource.RUSAGE_SELF)
     kib = use.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's ru_maxrss begins with what the parent had; this one is our own
+        kib = next(float(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return {"mib": kib / 1024, "cpu_s": use.ru_utime + use.ru_stime}
 
 
@@ -157,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _log.info("speed %s", found["speed"])
         if "level" in chosen:
             files = sorted(path for path in Path(args.real).iterdir() if path.suffix == ".flac") if args.real else []
-            clips = [audio.read(path, codec.rate, codec.channels, 20, 8).wav for path in files[:12]]
+            clips = [audio.read(p, codec.rate, codec.channels, 20, 6).wav for p in files[:: max(1, len(files) // 8)]]
             found["level"] = level(codec, clips or [chords(8.0, codec.rate, codec.channels, seed) for seed in range(8)])
         if "memory" in chosen:
             found["memory"] = memory(args.codec, args.minutes)

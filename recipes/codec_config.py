@@ -37,7 +37,11 @@ class CodecRecipe(LoopConfig, Mixture):
     phase_weight: float = 5.0
     wave_weight: float = 0.0
     """Of the distance of samples (L1)."""
+    signal_weight: float = 2.0
+    """Of the logarithm of the error's energy over the signal's, the noise counted as error."""
     commitment_weight: float = 1.0
+    matrix_scale: float = 2.0
+    """Learning rate of the networks' inner matrices (Muon) over that of the rest (AdamW); our own family only."""
     judges: tuple[str, ...] = ("stft",)
     """Discriminators: stft, bands, period, period-quarter."""
     windows: tuple[int, ...] = (2048, 1024, 512)
@@ -55,9 +59,9 @@ class CodecRecipe(LoopConfig, Mixture):
     """Steps in which they learn alone, before the codec hears of them."""
     adversarial: str = "hinge"
     """``hinge`` or ``lsgan``."""
-    adversarial_weight: float = 0.1
-    """Norm of the adversarial gradient in the output, the reconstruction's being 1."""
-    feature_weight: float = 0.2
+    adversarial_weight: float = 0.15
+    """Norm of the adversarial gradient, the reconstruction's being 1."""
+    feature_weight: float = 0.3
     """The same for feature matching."""
     balance: float = 0.99
     """Decay of the balancer's averages."""

@@ -15,19 +15,22 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..codec import losses
 from ..codec.losses import MEL_SCALES, PHASE_SCALES
 from ..codec.model import Codec, CodecConfig
 from ..codec.neural import NeuralCodec
 from ..codec.official import EncodecConfig
-from ..codec.rvq import Quantised, usage
+from ..codec.rvq import usage
 from . import codec_books
 from .codec_adversary import Adversary
 from .codec_config import AnyConfig, CodecRecipe
 from .codec_data import Batches
+from .codec_sound import Sound, reconstruction, sound
 from .corpus import Corpus
 from .loop import averaged, cosine, stream
+from .optimiser import optimisers
 from .world import World
 
 Trainable: TypeAlias = Codec | NeuralCodec
@@ -82,11 +85,7 @@ class CodecTask:
         self.model: nn.Module = self.codec
         self.adversary = Adversary(config, self.rate, self.world)
         self.extra: dict[str, nn.Module] = {**self.adversary.modules, "marks": self.marks.to(self.device)}
-        betas = (config.beta1, config.beta2)
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "codec": torch.optim.AdamW(self.codec.parameters(), 1.0, betas, weight_decay=config.weight_decay),
-            "adversary": self.adversary.optimiser,
-        }
+        self.optimisers = {**self._optimisers(), "adversary": self.adversary.optimiser}
         self._place: int | None = None
 
     def at(self, place: int) -> None:
@@ -119,24 +118,22 @@ class CodecTask:
         for part in (self.codec.encoder, self.codec.quantiser):
             part.requires_grad_(not frozen).train(not frozen)
         wav = self.batch(step, place)
-        output, quantised = self._forward(wav, stream(c.seed, step, 1))
-        mel, phase = self._spectral(output, wav, self._scales(step))
-        figures = {"mel": mel.item(), "phase": phase.item()}
-        loss = c.mel_weight * mel + c.phase_weight * phase
-        if c.wave_weight:
-            loss = loss + c.wave_weight * losses.waveform_loss(output, wav)
+        with _Tap(self.codec) as tap:
+            made = self._forward(wav, stream(c.seed, step, 1), place >= c.judged_from)
+        output, quantised = made.heard, made.quantised
+        loss, figures = reconstruction(made, wav, self.codec, c, self._scales(step))
         beside = torch.zeros((), device=self.device)
         if quantised is not None and not frozen:
             beside = c.commitment_weight * quantised.commitment
             figures["commitment"] = quantised.commitment.item()
-        self.optimisers["codec"].zero_grad()
+        self.codec.zero_grad()
         parts = self.adversary.hear(step, place, wav, output, figures)
         if parts:
-            level = wav.square().mean((1, 2)).sqrt().clamp(min=1e-3)
-            gradient, norms = self.adversary.balancer({"reconstruction": loss, **parts}, output, level)
+            place_of_balance, level = tap.balanced(output, wav)
+            gradient, norms = self.adversary.balancer({"reconstruction": loss, **parts}, place_of_balance, level)
             figures |= {f"norm/{name}": value for name, value in norms.items()}
-            # the gradient of this product with respect to the output is the balanced one
-            loss = (output * gradient).sum()
+            # the gradient of this product with respect to its first factor is the balanced one
+            loss = (place_of_balance * gradient).sum()
         (loss + beside).backward()
         codec_books.forget(self.codec.quantiser, self.optimisers["codec"], ema)
         for name, module in (("codec", self.codec), ("adversary", self.adversary.judges)):
@@ -168,7 +165,7 @@ class CodecTask:
             figures |= {f"{name}/perplexity_{k + 1}": value for k, value in enumerate(used["perplexity"])}
         return figures
 
-    def _forward(self, wav: Tensor, rng: torch.Generator) -> tuple[Tensor, Quantised | None]:
+    def _forward(self, wav: Tensor, rng: torch.Generator, audible: bool) -> Sound:
         # what is thrown per item is thrown for the items of all processes, and each keeps its own
         c, keep, items = self.config, None, len(wav) * self.world.size
         if bool(self.marks.quantised):
@@ -176,8 +173,13 @@ class CodecTask:
         else:
             torch.randint(2, (self.world.rank * len(wav) * (wav.shape[-1] // self.hop),), generator=rng)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
-            output, quantised = self.codec(wav, keep, rng)
-        return output.float(), quantised
+            return sound(self.codec, wav, keep, rng, audible)
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        c, betas = self.config, (self.config.beta1, self.config.beta2)
+        if isinstance(self.codec, Codec):
+            return optimisers("codec", self.codec, _inner, betas, c.weight_decay, c.matrix_scale)
+        return {"codec": torch.optim.AdamW(self.codec.parameters(), 1.0, betas, weight_decay=c.weight_decay)}
 
     def _keep(self, count: int, rng: torch.Generator) -> Tensor:
         fewer = torch.randint(1, self.codec.books + 1, (count,), generator=rng)
@@ -203,7 +205,9 @@ class CodecTask:
         self.world.average_gradients(trained)
         norm = torch.nn.utils.clip_grad_norm_(trained, self.config.clip)
         if torch.isfinite(norm):
-            self.optimisers[name].step()
+            for key, optimiser in self.optimisers.items():
+                if key.split("/")[0] == name:
+                    optimiser.step()
         return {f"{name}/norm": float(norm)}
 
     @torch.no_grad()
@@ -236,6 +240,42 @@ class CodecTask:
             if not name.startswith("decoder."):
                 ema[name].copy_(value)
         self.marks.frozen.fill_(True)
+
+
+def _inner(name: str) -> bool:
+    # the two layers of each block and what changes the frame rate; not the way in and out of the spectrum
+    return name.endswith((".up.weight", ".down.weight", ".mix.weight"))
+
+
+class _Tap:
+    """Where the gradients of reconstruction and adversary are weighed against each other.
+
+    Equal norms in the waveform are not equal pulls on the weights: the gradient of spectral losses lies mostly in weak
+    bins where the decoder cannot follow, the discriminators' in strong ones. In this codec the waveform overrates the
+    reconstruction some twentyfold. So our own family is balanced at the inputs of its last, fixed transform (log
+    magnitudes and directions of the spectrum), which has the order of what the weights feel; the published ones at
+    their waveform, as in the papers, in units of each item's level.
+    """
+
+    def __init__(self, codec: Trainable) -> None:
+        self._layer = codec.decoder.leave if isinstance(codec, Codec) else None
+        self._seen: list[Tensor] = []
+        self._hook: RemovableHandle | None = None
+
+    def __enter__(self) -> _Tap:
+        if self._layer is not None:
+            self._hook = self._layer.register_forward_hook(lambda layer, given, made: self._seen.append(made))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+
+    def balanced(self, output: Tensor, wav: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The tensor [B, ..] to balance at, and each item's unit [B]."""
+        if self._seen:
+            return self._seen[-1], None
+        return output, wav.square().mean((1, 2)).sqrt().clamp(min=1e-3)
 
 
 def _si_sdr(output: Tensor, target: Tensor) -> float:

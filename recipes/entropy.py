@@ -59,7 +59,7 @@ class EntropyConfig:
     steps: int = 0
     batch: int = 16
     """Chunks per step."""
-    chunk: int = 100
+    chunk: int = 125
     """Frames per chunk, as files have them."""
     rate: float = 4e-3
     seed: int = 0
@@ -254,7 +254,7 @@ def fit(
     codes = [codes_of(codec, corpus, row) for row in range(len(corpus.index))]
     weights = [_SHARES.get(str(row["kind"]), 1.0) for row in corpus.index]
     say(f"{sum(row.shape[1] for row in codes) / codec.frame_rate / 3600:.2f} hours encoded")
-    config = config or EntropyConfig(chunk=round(2 * codec.frame_rate))
+    config = config or EntropyConfig(chunk=round(2.5 * codec.frame_rate))
     tensors = train(codes, codec.cardinality, config, weights, vectors_of(codec), report)
     target = Path(folder) / context.FILE
     context.save(target, tensors)
@@ -272,23 +272,23 @@ def fit(
 @torch.no_grad()
 def codes_of(codec: Codec, corpus: Corpus, row: int) -> np.ndarray:
     """Codes int16 [K, F] of one recording of a corpus, encoded in pieces of bounded size."""
-    if codec.channels != 1 or codec.rate != corpus.rate:
+    if codec.channels != corpus.channels or codec.rate != corpus.rate:
         raise ValueError(
-            f"the packed audio is mono at {corpus.rate} Hz, the codec wants {codec.channels} channels at {codec.rate}:"
-            " pack audio for this codec, or give codes to train()"
+            f"the packed audio has {corpus.channels} channels at {corpus.rate} Hz, the codec wants {codec.channels} at "
+            f"{codec.rate} Hz: pack audio for this codec"
         )
     start, length = int(corpus.starts[row]), int(corpus.lengths[row])
     parts, step = [np.zeros((codec.books, 0), np.int16)], _SECONDS * codec.rate // codec.hop * codec.hop
     for at in range(0, length, step):
-        wav = corpus.crop(start + at, min(step, length - at))
-        if len(wav) >= codec.hop:
-            parts.append(codec.encode(wav[None, None])[0].numpy().astype(np.int16))
+        wav = corpus.read(start + at, min(step, length - at))
+        if wav.shape[1] >= codec.hop:
+            parts.append(codec.encode(wav[None])[0].numpy().astype(np.int16))
     return np.concatenate(parts, 1)
 
 
 def vectors_of(codec: Any) -> list[Tensor] | None:
     """The vectors of a codec's books, [V, d] each, in the space in which they are looked up; None where not known."""
-    books = getattr(getattr(codec, "quantiser", None), "all", list)()
+    books: list[Any] = getattr(getattr(codec, "quantiser", None), "all", list)()
     found = [book.embed for book in books if isinstance(getattr(book, "embed", None), Tensor)]
     return found if found and len(found) == codec.books else None
 

@@ -181,10 +181,10 @@ def run(
     end = math.inf if stop is None else stop
     halt = _Halt()
     saved = time.monotonic()
+    place = clock.place(step)
     with halt, Log(folder if first else None, step) as log, tqdm(
-        total=config.steps, initial=clock.place(step), disable=quiet or not first, unit="step"
+        total=config.steps, initial=place, disable=quiet or not first, unit="step"
     ) as bar:  # fmt: skip
-        place = clock.place(step)
         while place < config.steps and step < end and not world.any(halt.asked):
             if isinstance(task, Staged):
                 task.at(place)
@@ -246,7 +246,7 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    free = {"save_seconds", "log_every", "validate_every", "device"}
+    free = {"save_seconds", "log_every", "validate_every", "dev_items", "device"}
     changed = [key for key, value in asdict(config).items() if key not in free and state["config"].get(key) != value]
     if changed:
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}): choose another folder")

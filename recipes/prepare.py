@@ -28,14 +28,22 @@ SHARD = 256
 
 
 def pack_audio(
-    out: str | os.PathLike[str], pieces: Sequence[Piece], files: Iterable[Path], rate: int = 32000, quiet: bool = False
+    out: str | os.PathLike[str],
+    pieces: Sequence[Piece],
+    files: Iterable[Path],
+    rate: int = 32000,
+    channels: int = 1,
+    quiet: bool = False,
 ) -> Corpus:
-    """Pack rendered pieces (the mix, and one stem of each in turn) and audio files as one corpus, mono, ``rate`` Hz."""
+    """Pack rendered pieces (the mix, and one stem of each in turn) and audio files as one corpus at ``rate`` Hz.
+
+    channels: 1, or 2 to keep recordings in stereo; rendered pieces are mono in either.
+    """
     from tqdm import tqdm
 
     from ..codec import audio
 
-    packer = Packer(out, rate)
+    packer = Packer(out, rate, channels)
     with _pool() as pool:
         jobs = pool.map(partial(_render, rate=rate), list(enumerate(pieces)), chunksize=2)
         for piece, (mix, stem) in zip(pieces, tqdm(jobs, total=len(pieces), disable=quiet, unit="piece"), strict=True):
@@ -43,7 +51,7 @@ def pack_audio(
             if stem is not None:
                 packer.add(piece.id, "stem", torch.from_numpy(stem)[None])
     for path in tqdm(list(files), disable=quiet, unit="file"):
-        packer.add(path.stem, "real", audio.read(path, rate=rate, channels=1).wav)
+        packer.add(path.stem, "real", audio.read(path, rate=rate, channels=channels).wav)
     packer.close()
     return Corpus(out)
 

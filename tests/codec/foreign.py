@@ -27,9 +27,9 @@ DAC: dict[str, dict[str, Any]] = {
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    """Noise whose level moves, so that frames differ: [..., T]."""
+    """Noise as loud as music, whose level moves so that frames differ: [..., T]."""
     draw = torch.Generator().manual_seed(seed)
-    level = torch.linspace(0, 9, shape[-1]).sin().abs() * 0.3 + 0.01
+    level = torch.linspace(0, 9, shape[-1]).sin().abs() * 0.1 + 0.01
     return torch.randn(*shape, generator=draw) * level
 
 

@@ -1,13 +1,17 @@
 """Codes and samples of the official architectures against the transformers library: same weights, same numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import DacModel, EncodecModel
 
 import descant.codec
+from descant.codec import official
 from descant.codec.dac import DacCodec
 from descant.codec.encodec import EncodecCodec
+from descant.codec.transformers_format import canonical
 
 from .foreign import DAC, ENCODEC, dac, encodec, noise, saved
 
@@ -62,32 +66,34 @@ def test_the_trainable_network_is_the_fast_one(pair) -> None:
         codes = codec.quantizer.encode(latent)
         audio = codec.decoder(codec.quantizer.decode(codes))
     assert float((codec.encode(wav) == codes).double().mean()) > 0.99
-    torch.testing.assert_close(codec.decode(codes), audio, rtol=0, atol=1e-6)
+    mine = codec.decode(codes)  # of a segmented model at its inner level, an RMS of 1
+    assert float((mine - audio).abs().max()) <= 1e-5 * float(audio.abs().max())
 
 
 def test_what_is_saved_is_read_by_the_library(pair, tmp_path: Path) -> None:
-    from transformers import EncodecModel
-
     model, codec, _ = pair
     codec.save(tmp_path / "back", format="transformers")
     back, loading = EncodecModel.from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not any(loading[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     theirs, mine = model.state_dict(), back.state_dict()
     assert theirs.keys() == mine.keys() and all(torch.equal(theirs[key], mine[key]) for key in theirs)
-    for name in ("sampling_rate", "upsampling_ratios", "chunk_length_s", "norm_type", "use_causal_conv", "num_filters"):
-        assert list(model.config.to_dict()[name] or []) == list(back.config.to_dict()[name] or []) if isinstance(
-            model.config.to_dict()[name], list | tuple
-        ) else model.config.to_dict()[name] == back.config.to_dict()[name]  # fmt: skip
+    then, now = model.config.to_dict(), back.config.to_dict()
+    for name in (
+        "sampling_rate",
+        "chunk_length_s",
+        "overlap",
+        "norm_type",
+        "use_causal_conv",
+        "num_filters",
+        "pad_mode",
+    ):
+        assert then[name] == now[name]
+    assert list(then["upsampling_ratios"]) == list(now["upsampling_ratios"])
 
 
 def test_a_second_segment_of_one_sample() -> None:
     model = encodec("48k", num_filters=8)
-    from descant.codec import official
-
-    config = official.EncodecConfig(**{**official.encodec48().to_dict(), "filters": 8})
-    codec = EncodecCodec(config)
-    from descant.codec.transformers_format import canonical
-
+    codec = EncodecCodec(replace(official.encodec48(), filters=8))
     codec.load_state_dict(canonical(model.state_dict()))
     codec.eval().requires_grad_(False)
     for length in (47520, 47521):  # the second segment begins at 47520
@@ -96,8 +102,6 @@ def test_a_second_segment_of_one_sample() -> None:
 
 @pytest.mark.parametrize("name", list(DAC))
 def test_dac_is_the_reference(name: str, tmp_path: Path) -> None:
-    from transformers import DacModel
-
     model = dac(name)
     codec = descant.codec.load(saved(model, tmp_path / name))
     assert isinstance(codec, DacCodec)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import save as pack
 from torch import Tensor
 
 import descant.codec
-from descant.codec import stream
+from descant.codec import contract, stream
 from descant.codec.model import Codec, nano
 
 
@@ -207,6 +208,20 @@ def test_bad_codes_and_states(mono: Codec, stereo: Codec) -> None:
     other.push(torch.zeros(1, 2, 100))
     with pytest.raises(ValueError, match="another codec"):
         decoder.restore(other.state())
+
+
+def test_the_contract_is_kept(mono: Codec, tmp_path: Path) -> None:
+    assert isinstance(mono, contract.Codec)
+    codes = mono.encode(music(1, 5000, 8), 3)
+    latent = mono.decode_latent(codes)
+    assert latent.shape == (1, 8, 64)
+    assert not torch.equal(latent, mono.decode_latent(codes[:, :2]))
+    with pytest.raises(ValueError, match="codes must lie"):
+        mono.decode_latent(codes + 64)
+    mono.save(tmp_path / "m")
+    assert descant.codec.load(tmp_path / "m").fingerprint == mono.fingerprint
+    with pytest.raises(ValueError, match="format"):
+        mono.save(tmp_path / "m", "transformers")
 
 
 @pytest.mark.parametrize("name", ["mono", "stereo"])

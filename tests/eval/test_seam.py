@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from descant.eval.seam import Jump, compare, jump, jumps_inside
+from descant.eval.seam import Jump, compare, continuity, jump, jumps_inside, prompt_error
+from descant.recipes import bench_control
 
 RATE = 32_000
 
@@ -64,3 +65,29 @@ def test_refusals():
         jumps_inside([torch.zeros(100)], RATE)
     with pytest.raises(ValueError, match="no real jumps"):
         compare(Jump(level=0.0, flux=0.0, click=0.0), [])
+
+
+def test_continuity_of_a_piece_and_of_two():
+    one, *_, two = list(bench_control.takes("test", 1, 12.0, genres=("rock", "pop", "jazz")))
+    half = 6 * one.rate
+    own = continuity(one.wav, one.rate, 6.0)
+    assert own.tempo == "exact"
+    assert own.chroma > 0.8
+    assert abs(own.loudness) < 3
+    joined = continuity(torch.cat([one.wav[:half], 2 * two.wav[half:]]), one.rate, 6.0)
+    assert joined.chroma < own.chroma
+    assert joined.loudness > 3
+    silent = continuity(torch.cat([torch.zeros(half), one.wav[half:]]), one.rate, 6.0)
+    assert (silent.tempo, silent.key) == ("other", 0.0)
+    with pytest.raises(ValueError, match="5 s"):
+        continuity(one.wav, one.rate, 2.0)
+
+
+def test_prompt_error():
+    prompt = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    assert prompt_error(prompt, torch.cat([prompt, prompt], dim=-1)) == -float("inf")
+    assert prompt_error(prompt, 1.1 * prompt) == pytest.approx(-20, abs=1e-3)
+    with pytest.raises(ValueError, match="begin"):
+        prompt_error(prompt, prompt[:, :10])
+    with pytest.raises(ValueError, match="silent"):
+        prompt_error(0 * prompt, prompt)

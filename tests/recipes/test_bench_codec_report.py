@@ -1,5 +1,6 @@
 """The codec report from recordings to page: tables, plots, players, and a second run that has nothing to do."""
 
+import argparse
 import io
 import json
 import math
@@ -16,7 +17,14 @@ from descant.codec import audio
 from descant.codec.model import Codec, nano
 from descant.codec.pretrained import save
 from descant.eval import reconstruction
-from descant.recipes import bench_codec_page, bench_codec_run, bench_codec_score, bench_codec_speed, bench_codec_systems
+from descant.recipes import (
+    bench_codec_page,
+    bench_codec_run,
+    bench_codec_score,
+    bench_codec_speed,
+    bench_codec_systems,
+    bench_stream,
+)
 from descant.recipes.bench_codec_report import bounds
 from descant.recipes.bench_codec_run import CodecBenchConfig, named, run
 from descant.recipes.real import Row, write_manifest
@@ -102,6 +110,7 @@ def fast():
         controls = {name: bench_codec_systems.CONTROLS[name] for name in ("identity", "random phase", "low-pass 8 kHz")}
         patch.setattr(bench_codec_systems, "CONTROLS", controls)
         patch.setattr(bench_codec_speed.best, "__defaults__", (1,))
+        patch.setattr(bench_stream, "speed", lambda codec, seconds: {"encode_stream_x": 9.0, "decode_latency_ms": 40.0})
         yield patch
 
 
@@ -123,9 +132,10 @@ def test_the_report_holds_every_figure(done, folders):
     for row in rows.values():
         assert {"visqol", *bench_codec_score.SIGNAL} - {"side"} <= set(row["mean"])
         assert ("kbps" in row["mean"]) == (row["kind"] != "control")
-        assert len(row["clips"]) == 3
-        assert sum("visqol" in clip for clip in row["clips"].values()) == 2
-        mels = [clip["mel"] for clip in row["clips"].values()]
+        assert set(row["clips"]) == set(row["mean"])
+        mels = row["clips"]["mel"]
+        assert len(mels) == len(report["clips"]) == 3
+        assert [value is None for value in row["clips"]["visqol"]] == [False, False, True]
         assert row["mean"]["mel"][0] == pytest.approx(sum(mels) / 3, abs=1e-4)
         assert row["mean"]["mel"][1] <= row["mean"]["mel"][0] <= row["mean"]["mel"][2]
     assert rows["identity"]["mean"]["mel"] == [0, 0, 0]
@@ -134,6 +144,7 @@ def test_the_report_holds_every_figure(done, folders):
     assert len(report["use"]["mine"]) == 8
     assert {book["frames"] for book in report["use"]["mine"]} == {6 * 50}
     assert set(report["speed"]) == {"mine", "Opus", "MP3"}
+    assert {"encode", "decode", "encode_stream_x", "decode_latency_ms"} <= set(report["speed"]["mine"])
     assert [clip["licence"] for clip in report["clips"]].count("CC-BY-SA-3.0") == 1
     assert len([line for line in log if " of " in line]) > 30
 
@@ -238,6 +249,33 @@ def test_without_matplotlib_there_are_tables(done, folders, tmp_path, monkeypatc
     assert "](codec" not in text
     assert any("no audio page" in line for line in log)
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_the_command_passes_everything_on(monkeypatch, capsys):
+    from descant.gen.cli_bench_codec import add_codec
+    from descant.gen.request import RequestError
+
+    seen = []
+    monkeypatch.setattr(bench_codec_run, "run", lambda config, log, command: seen.append(config) or log("a line"))
+    parser = argparse.ArgumentParser()
+    add_codec(parser.add_subparsers())
+
+    def call(text):
+        args = parser.parse_args(text.split())
+        args.run(args)
+
+    call("codec --real a b --codec tiny runs/x clips=70 rate=48000 --peer p --out docs seconds=5")
+    config = CodecBenchConfig(
+        real=("a", "b"), codecs=("tiny", "runs/x"), peers=("p",), out="docs", clips=70, rate=48000, seconds=5.0
+    )
+    assert seen == [config]
+    assert "a line" in capsys.readouterr().err
+    call("codec --quiet --real a")
+    assert seen[1] == CodecBenchConfig(real=("a",))
+    assert capsys.readouterr().err == ""
+    for text in ("--real a clips=0", "--real a colour=red", "--real a codecs=tiny", "--real x=1"):
+        with pytest.raises(RequestError):
+            call(f"codec {text}")
 
 
 def test_names_stay_apart():

@@ -9,7 +9,8 @@ import scipy.signal
 import soundfile
 import torch
 
-from descant.codec import audio, bitstream
+from descant.codec import audio, bitstream, files
+from descant.codec.entropy import Adaptive
 from descant.codec.model import Codec, CodecConfig, nano
 from descant.codec.pretrained import save
 from descant.eval.reconstruction import delay, mel_distance, si_sdr, side_error
@@ -124,6 +125,38 @@ def test_a_codec_is_charged_for_the_whole_file(nano_folder):
     read = bitstream.Reader(io.BytesIO(data))
     assert torch.equal(torch.cat([chunk.codes for chunk in read], dim=-1), codes[0])
     assert torch.equal(heard.wav, codec.decode(codes)[0, :, : wav.shape[-1]])
+
+
+def test_ours_are_scored_as_their_files_decode(nano_folder, tmp_path):
+    codec = systems.loaded(str(nano_folder))
+    wav = torch.cat([0.01 * music(2.0), music(1.5)], dim=-1)  # so quiet that the file carries a gain
+    heard = systems.through_file(codec, wav, RATE, 4)
+    soundfile.write(tmp_path / "in.wav", wav.T.numpy(), RATE, subtype="FLOAT")
+    files.encode_file(tmp_path / "in.wav", tmp_path / "a.dsc", codec, books=4)
+    files.decode_file(tmp_path / "a.dsc", tmp_path / "out.wav", codec)
+    assert heard.size == (tmp_path / "a.dsc").stat().st_size
+    assert torch.allclose(heard.wav.clamp(-1, 1), audio.read(tmp_path / "out.wav").wav, atol=1e-5)
+    assert heard.bits == 4 * 6 * math.ceil(wav.shape[-1] / 640)
+    assert heard.coded is None and systems.tables_of(str(nano_folder)) is None
+    row = systems.systems({"mine": str(nano_folder)}, {}, RATE, 1)[2]
+    assert row.books == 4
+    assert torch.equal(row.apply(wav, RATE).wav, heard.wav)
+
+
+def test_entropy_coding_is_told_beside_the_packed_file(nano_folder):
+    codec = systems.loaded(str(nano_folder))
+    wav = 0.3 * torch.sin(2 * math.pi * 440 * torch.arange(10 * RATE) / RATE)[None]
+
+    class Repeats(Adaptive):
+        """Tables that a test need not train."""
+
+    heard = systems.through_file(codec, wav, RATE, 8, Repeats())
+    assert heard.coded < heard.size
+    codes = codec.encode(wav[None])
+    data = systems.file_of(codec, codes, wav.shape[-1])
+    smaller = systems.recoded(data, Repeats())
+    assert len(smaller) < len(data)
+    assert torch.equal(torch.cat([chunk.codes for chunk in bitstream.Reader(io.BytesIO(smaller))], dim=-1), codes[0])
 
 
 def test_a_codec_of_another_rate_is_scored_at_the_rate_of_the_clip(nano_folder):

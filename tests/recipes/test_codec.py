@@ -171,7 +171,8 @@ def test_dac_books_start_where_the_data_are() -> None:
 
     torch.manual_seed(0)
     data = torch.randn(24) * 3 + torch.randn(4000, 24)
-    vq = FactorisedRVQ(24, 2, 32, 6, normed=True)
+    shape = DacConfig(encoder_width=3, ratios=(2, 2, 2), decoder_width=32, books=2, cardinality=32, code_dim=6)
+    vq = FactorisedRVQ(replace(shape, weight_norm=True))
     cold = (vq.decode(vq.encode(data[None])) - data[None]).detach().square().mean()
     codec_books.start(vq, data, torch.Generator().manual_seed(0))
     codes = vq.encode(data[None])

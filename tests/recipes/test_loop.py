@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,48 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         run(Line(), override(CONFIG, {"lr": "0.5"}), tmp_path, quiet=True)
 
 
+class Placed(Line):
+    """Keeps the places it was sent to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[int] = []
+
+    def at(self, place: int) -> None:
+        self.places.append(place)
+
+
+def test_by_wall_clock_the_schedule_is_squeezed_into_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # each look at the clock finds it 1.2 s later, and a step takes two: 40 steps squeezed into 16 s are about seven
+    ticks = itertools.count(start=1000.0, step=1.2)
+    monkeypatch.setattr("descant.recipes.loop.time.monotonic", lambda: next(ticks))
+    config = replace(CONFIG, minutes=16 / 60)
+    task = Placed()
+    done = run(task, config, tmp_path, quiet=True)
+    assert 4 <= done <= 12 and task.places[0] == 0 and all(a < b for a, b in itertools.pairwise(task.places))
+    assert task.places[-1] < 40 and task.places[-1] > 25
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["val/slope"] and [row["lr"] for row in rows if "lr" in row][-1] < 0.1
+
+
+def test_by_wall_clock_a_resumed_run_has_the_time_left_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count(start=1000.0, step=1.0)
+    monkeypatch.setattr("descant.recipes.loop.time.monotonic", lambda: next(ticks))
+    config = replace(CONFIG, minutes=20 / 60)
+    first, second = Placed(), Placed()
+    run(first, config, tmp_path, stop=4, quiet=True)
+    for _ in range(1000):  # a night in between
+        next(ticks)
+    run(second, config, tmp_path, quiet=True)
+    # goes on where it was, not at the beginning and not at the end
+    assert first.places[-1] <= second.places[0] <= first.places[-1] + 8
+    assert len(second.places) > 2
+
+
 def test_overrides() -> None:
     changed = override(CONFIG, {"steps": "50", "lr": "0.5", "bf16": "false", "device": "cpu"})
     assert (changed.steps, changed.lr, changed.bf16, changed.device) == (50, 0.5, False, "cpu")
@@ -115,6 +158,25 @@ def test_overrides() -> None:
         override(CONFIG, {"steps": "many"})
     with pytest.raises(ValueError, match="at least 1"):
         override(CONFIG, {"steps": "0"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    inner: LoopConfig = CONFIG
+    sizes: tuple[int, ...] = (1, 2)
+    names: tuple[str, ...] = ("a",)
+
+
+def test_overrides_reach_into_settings_and_read_lists() -> None:
+    changed = override(Nested(), {"inner.steps": "7", "inner.lr": "0.5", "sizes": "3,4,5", "names": "x, y"})
+    assert (changed.inner.steps, changed.inner.lr, changed.inner.batch) == (7, 0.5, CONFIG.batch)
+    assert changed.sizes == (3, 4, 5) and changed.names == ("x", "y")
+    with pytest.raises(ValueError, match=r"write inner\.name=value"):
+        override(Nested(), {"inner": "7"})
+    with pytest.raises(ValueError, match="unknown setting 'stepz'"):
+        override(Nested(), {"inner.stepz": "7"})
+    with pytest.raises(ValueError, match="sizes=3,x"):
+        override(Nested(), {"sizes": "3,x"})
 
 
 def test_schedule() -> None:

@@ -1,0 +1,120 @@
+"""BSS Eval against museval: equal numbers, and how much less work. Functions for ``descant bench separation``.
+
+Costs are CPU seconds of one process, both sides measured in the same run on the same signals, so a busy machine does
+not favour either. museval's package wants ffmpeg and pandas on import; its metrics module alone does not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..eval import oracles, separation
+from . import builtin
+
+_NAMES = ("sdr", "isr", "sir", "sar")
+
+
+def parity(seconds: float = 10.0, sources: int = 4, rate: int = 44_100, seed: int = 3) -> dict[str, Any]:
+    """Score the same stems with both and compare numbers and cost. Raises ImportError without museval."""
+    peer = _museval()
+    stems = rendered(seconds, sources, rate, seed)
+    estimates = quantise(degraded(stems))
+    # one short call each, so that neither pays for loading its libraries
+    _ours(stems[:, :, : rate // 2], estimates[:, :, : rate // 2], rate)
+    _theirs(peer, stems[:, :, : rate // 2], estimates[:, :, : rate // 2], rate)
+    mine, full_cost = _timed(lambda: _ours(stems, estimates, rate))
+    _, sdr_cost = _timed(lambda: separation.windowed_sdr(stems, estimates, rate))
+    other, peer_cost = _timed(lambda: _theirs(peer, stems, estimates, rate))
+    apart = {name: float((mine[i] - other[i]).abs().nan_to_num().max()) for i, name in enumerate(_NAMES)}
+    return {
+        "signals": f"{sources} stereo stems of {seconds:g} s at {rate} Hz",
+        "largest difference, dB": apart,
+        "same NaN": bool((mine.isnan() == other.isnan()).all()),
+        "CPU s": {"museval": round(peer_cost, 3), "full": round(full_cost, 3), "sdr alone": round(sdr_cost, 4)},
+        "museval's cost over ours": {
+            "full": round(peer_cost / full_cost, 1), "sdr alone": round(peer_cost / max(sdr_cost, 1e-4), 1)
+        },
+    }  # fmt: skip
+
+
+def ladder(pieces: int = 4, seconds: float = 10.0, rate: int = 44_100) -> dict[str, dict[str, float]]:
+    """Mean uSDR and cSDR (median over windows) of every oracle over rendered pieces, and of the mixture itself."""
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {"mixture": lambda stems: stems.sum(dim=0).expand_as(stems)}
+    for kind in oracles.ORACLES:
+        kinds[kind] = lambda stems, kind=kind: oracles.oracle(stems, kind)  # type: ignore[misc]
+    out = {}
+    for name, estimate in kinds.items():
+        whole, windows = [], []
+        for seed in range(pieces):
+            stems = rendered(seconds, 4, rate, seed)
+            made = estimate(stems)
+            whole.append(separation.utterance_sdr(stems, made).mean())
+            scores = separation.windowed_sdr(stems, made, rate, separation.BssSettings(silence="own"))
+            windows.append(separation.median(scores).nanmean())
+        out[name] = {
+            "uSDR": round(float(torch.stack(whole).mean()), 2),
+            "cSDR": round(float(torch.stack(windows).mean()), 2),
+        }
+    return out
+
+
+def rendered(seconds: float, sources: int, rate: int, seed: int) -> Tensor:
+    """Stems of a piece by the built-in composer, placed apart and quantised to 16 bits: [N, 2, T] float64."""
+    piece = builtin.compose(seed, "test", max(1.0, seconds))
+    parts = []
+    for place in range(sources):
+        stem = piece.stems[place % len(piece.stems)]
+        wav = builtin.render_stem(stem, seconds, rate)[:, : round(seconds * rate)] * 10 ** (stem.gain_db / 20)
+        pan = (place + 0.5) / sources
+        parts.append(wav * torch.tensor([1 - 0.7 * pan, 0.3 + 0.7 * pan])[:, None])
+    return quantise(torch.stack(parts).double() * 0.5)
+
+
+def degraded(stems: Tensor) -> Tensor:
+    """Estimates with some of everything a separator does wrong: gain, bleed, filtering, noise; [N, C, T]."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(stems.shape, generator=generator, dtype=torch.float64)
+    bleed = stems.sum(dim=0, keepdim=True) - stems
+    return 0.9 * stems + 0.05 * bleed + 0.05 * stems.roll(5, dims=-1) + 1e-3 * noise
+
+
+def quantise(wav: Tensor) -> Tensor:
+    """Round to 16 bits, as files are: the distortion filters of exact zeros and pure bands are not defined."""
+    return (wav * 32_768).round() / 32_768
+
+
+def _ours(stems: Tensor, estimates: Tensor, rate: int) -> Tensor:
+    scores = separation.bss_eval(stems, estimates, rate)
+    return torch.stack([getattr(scores, name) for name in _NAMES])
+
+
+def _theirs(peer: ModuleType, stems: Tensor, estimates: Tensor, rate: int) -> Tensor:
+    left, right = (wav.transpose(1, 2).numpy() for wav in (stems, estimates))
+    return torch.stack([torch.from_numpy(row) for row in peer.bss_eval(left, right, window=rate, hop=rate)[:4]])
+
+
+def _museval() -> ModuleType:
+    found = importlib.util.find_spec("museval")
+    if found is None or not found.submodule_search_locations:
+        raise ImportError("the comparison needs museval: pip install --no-deps museval, beside scipy")
+    spec = importlib.util.spec_from_file_location(
+        "_museval_metrics", f"{found.submodule_search_locations[0]}/metrics.py"
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError("museval is installed without its metrics.py: install it again")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    value = work()
+    return value, time.process_time() - start
