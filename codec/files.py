@@ -1,6 +1,6 @@
 """Audio files to ``.dsc`` files and back, of any length in bounded memory.
 
-A file is read in chunks of about two seconds, resampled and mapped to the codec's rate and channels, brought to a level
+A file is read in chunks of a few seconds, resampled and mapped to the codec's rate and channels, brought to a level
 the codec codes well (:mod:`descant.codec.levels`), and encoded by a stream; decoding does the opposite and gives as
 many samples as were encoded. Sources and targets are paths or open binary files, pipes included. What is written under
 a name appears whole or not at all.
@@ -104,7 +104,7 @@ def decode_file(
 
 
 def decoded_blocks(reader: Reader, codec: Codec, progress: Progress | None = None) -> Iterator[Tensor]:
-    """Yield the sound of a ``.dsc`` file as tensors [C, T], about two seconds each, trimmed to its exact length."""
+    """Yield the sound of a ``.dsc`` file as tensors [C, T], a chunk each, trimmed to its exact length."""
     skip, done = reader.header.pre_skip, 0
     held = torch.zeros(codec.channels, 0)
     for wav in _levelled(reader, codec):

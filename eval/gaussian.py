@@ -18,7 +18,7 @@ from torch import Tensor
 _EPS = 2.0**-52
 #: Rounding of the fast path that is tolerated, relative to tr C1 + tr C2.
 _TOLERANCE = 1e-14
-_BLOCK = 1 << 14
+_BLOCK = 1 << 12
 
 
 class Statistics:

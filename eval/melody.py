@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 #: Seconds from frame to frame of a track.
 HOP = 0.02
 _BASIC_RATE, _BASIC_HOP, _BASIC_WINDOW, _BASIC_EDGE = 22_050, 256, 43_844, 15
+_BASIC_FLOOR = 0.35
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +133,16 @@ def adherence(reference: Tensor, heard: Tensor, lag: float = 0.2, tolerance: flo
     shifts = {shift: _share(left + shift, right, near) for shift in range(-5, 7)}
     shift = max(shifts, key=lambda one: (shifts[one], -abs(one)))
     octave = _share(left, right, near, fold=False)
+    late = _share(left, _delay(right, -step), near)
     return Adherence(
-        score=plain, pitch=octave, best_lag=max(plain, _share(left, _delay(right, -step), near)), lag=step * HOP, transposed=shifts[shift], shift=shift,
+        score=plain,
+        pitch=octave,
+        best_lag=max(plain, late),
+        lag=step * HOP,
+        transposed=shifts[shift],
+        shift=shift,
         frames=frames,
-    )  # fmt: skip
+    )
 
 
 def chroma_cosine(reference: Tensor, generated: Tensor, rate: int) -> float:
@@ -189,6 +196,8 @@ def basic_pitch(wav: Tensor, rate: int, model: str | os.PathLike[str]) -> NoteMa
         (posterior,) = session.run(["StatefulPartitionedCall:1"], {"serving_default_input_2:0": window})
         rows.append(torch.from_numpy(posterior)[0, _BASIC_EDGE : _BASIC_EDGE + kept])
     table = torch.cat(rows)[: mono.numel() // _BASIC_HOP + 1].T
+    # its posteriors have a floor of doubt that is no note
+    table = torch.where(table >= _BASIC_FLOOR, table, 0.0)
     # its rows are the 88 keys from A0 = MIDI 21
     return NoteMap(strength=table[LOWEST - 21 : HIGHEST - 21 + 1].contiguous(), hop=_BASIC_HOP / _BASIC_RATE)
 

@@ -228,7 +228,8 @@ def _energies(target: Tensor, heard: Tensor, places: list[tuple[int, int]]) -> T
 
 
 def _energy(wav: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(wav, dim=(1, 2)).square()
+    energy: Tensor = torch.linalg.vector_norm(wav, dim=(1, 2)).square()
+    return energy
 
 
 def _quiet(energies: Tensor, settings: BssSettings) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command line: ``descant generate``, ``extend``, ``info``, and the runs of the recipes.
+"""The command line: ``descant generate``, ``extend``, ``encode``, ``decode``, ``info``, and the runs of the recipes.
 
 Exit status: 0 done, 1 the work failed, 2 the command line is wrong, 130 interrupted. A failure is one line on standard
 error; ``--debug`` shows where it happened. Standard output carries data only: JSON, or sound with ``-o -``. Nothing
@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import cli_generate, cli_info, cli_train
+from . import cli_codec, cli_generate, cli_info, cli_train
 from .request import RequestError
 
 _EPILOG = """examples:
   descant generate "an upbeat bossa nova in G minor with flute and nylon guitar" -o bossa.wav
   descant generate --genre blues --key E --tempo 90 --chords "E7 A7 E7 B7" --seed 7 -o blues.flac
   descant extend bossa.wav --seconds 20 -o longer.wav
+  descant encode bossa.wav -o bossa.dsc
   descant info
 
 'descant COMMAND --help' explains a command.
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"descant {_version()}")
     top.add_argument("--debug", action="store_true", help="show where an error happened")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for module in (cli_generate, cli_info, cli_train):
+    for module in (cli_generate, cli_codec, cli_info, cli_train):
         module.add(commands)
     return top
 

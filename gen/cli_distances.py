@@ -30,7 +30,7 @@ def add_distances(kinds: _Commands[Any]) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder for the report")
     parser.add_argument("--only", nargs="+", choices=_SECTIONS, default=_SECTIONS, metavar="SECTION",
                         help=", ".join(_SECTIONS))  # fmt: skip
-    parser.add_argument("--runs", type=int, default=120, metavar="N", help="simulated evaluations a row (default: 120)")
+    parser.add_argument("--runs", type=int, default=60, metavar="N", help="simulated evaluations a row (default: 60)")
     parser.add_argument("--json", action="store_true", help="the report as JSON on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import cli_bench_codec, cli_codec, cli_distances
 from .request import RequestError
 
 _RENDER = """examples:
@@ -131,8 +132,10 @@ def _add_train(commands: _Commands[Any]) -> None:
 
 
 def _add_bench(commands: _Commands[Any]) -> None:
-    bench = _command(commands, "bench", "measure the models and write the report", _BENCH)
-    bench.add_argument("name", choices=["main"], help="which benchmark")
+    kinds = _command(commands, "bench", "measure the models and write the reports").add_subparsers(
+        dest="kind", metavar="KIND", required=True
+    )
+    bench = _command(kinds, "main", "every figure of the front page", _BENCH)
     bench.add_argument("--data", required=True, metavar="DIR", help="folder with train.jsonl.gz and test.jsonl.gz")
     bench.add_argument("--real", metavar="DIR", help="held-out recordings")
     bench.add_argument("--tokens", metavar="DIR", help="folder with train and test token shards")
@@ -143,6 +146,9 @@ def _add_bench(commands: _Commands[Any]) -> None:
     bench.add_argument("--quiet", action="store_true")
     bench.add_argument("settings", nargs="*", metavar="key=value", help="such as prompts=64 seconds=10")
     bench.set_defaults(run=_bench)
+    cli_bench_codec.add_codec(kinds)
+    cli_codec.add_fuzz(kinds)
+    cli_distances.add_distances(kinds)
 
 
 def pairs(settings: Sequence[str]) -> dict[str, str]:

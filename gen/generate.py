@@ -16,7 +16,7 @@ from ..lm.sample import sample
 from .request import Plan, Request, resolve
 
 if TYPE_CHECKING:
-    from ..codec.model import Codec
+    from ..codec.contract import Codec
     from .load import Studio
 
 #: Loudness aimed at, LUFS; the common target of streaming services for music.

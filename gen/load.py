@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 
 from ..codec import pretrained as codec_files
-from ..codec.model import Codec
+from ..codec.contract import Codec
 from ..lm import pretrained as lm_files
 from ..lm.model import TokenLM
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..codec import audio
-from ..codec.model import Codec
+from ..codec.contract import Codec
 from ..eval import rhythm, tagger, tonality
 from . import bench_adherence, bench_codec, bench_lm, bench_report, bench_verbs
 from .judge import busiest, clip_of

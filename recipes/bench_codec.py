@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codec.model import Codec
+from ..codec.contract import Codec
 from ..eval import reconstruction
 from ..eval.statistics import bootstrap
 from . import bench_codec_classical as classical

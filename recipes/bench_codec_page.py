@@ -21,7 +21,7 @@ from .bench_codec_classical import opus_file
 from .bench_codec_clips import Clip, credit
 from .bench_codec_plots import Heading
 from .bench_codec_systems import OPUS_RATES, System
-from .real import _LICENCE_URLS, SHIPPABLE
+from .real import LICENCE_URLS, SHIPPABLE
 
 #: Excerpts on the page, and bytes that all its sound may have.
 CLIPS, BUDGET = 3, 1_400_000
@@ -138,14 +138,14 @@ def _section(clip: Clip, cells: Sequence[_Cell]) -> str:
     row = credit(clip.path)
     told = ""
     if row is not None:
-        url = _LICENCE_URLS.get(row.licence)
+        url = LICENCE_URLS.get(row.licence)
         licence = f'<a href="{escape(url)}">{escape(row.licence)}</a>' if url else escape(row.licence)
         told = f"{escape(row.author)}, {licence}; {clip.seconds:g} s from {clip.start:g} s on, mixed down and re-coded"
     lines = [f'<section>\n<h2>{escape(title(clip))}</h2>\n<p class="credit">{told}</p>']
     lines += [
         f'<div class="row"><div>{escape(cell.name)}<span class="rate">{cell.rate}</span></div>'
         f'<audio controls="controls" preload="none" src="{cell.stem}.opus"></audio>'
-        f'<img src="{cell.stem}.png" alt="spectrogram: {escape(cell.name)}" width="480" height="128" /></div>'
+        f'<img src="{cell.stem}.png" alt="spectrogram: {escape(cell.name)}" width="360" height="96" /></div>'
         for cell in cells
     ]
     return "\n".join([*lines, "</section>"])

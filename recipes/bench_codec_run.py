@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +51,7 @@ class CodecBenchConfig:
     clips: int = 64
     """Excerpts: 64 of 10 s are nearly eleven minutes."""
     visqol_clips: int = 64
-    """Excerpts that ViSQOL hears, the first ones; it takes most of the time."""
+    """Excerpts that ViSQOL hears, the first ones (all, if that is more than there are); it takes most of the time."""
     use_clips: int = 180
     """Excerpts over which codebook use is counted."""
     seconds: float = 10.0
@@ -63,10 +64,9 @@ class CodecBenchConfig:
             raise ValueError(f"channels is {self.channels}: use 1 or 2")
         if not 8000 <= self.rate <= 48_000:
             raise ValueError(f"rate is {self.rate}: use 8000 to 48000")
-        if not 1 <= self.visqol_clips <= self.clips:
-            raise ValueError(f"{self.visqol_clips} of {self.clips} excerpts for ViSQOL: use at least 1 and at most all")
-        if not 1 <= self.workers <= 64 or self.use_clips < 1:
-            raise ValueError("workers must lie in 1..64 and use_clips be at least 1")
+        for name in ("clips", "visqol_clips", "use_clips", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
         if self.seconds < 1:
             raise ValueError(f"excerpts of {self.seconds} s are too short to score: use 1 s or more")
 
@@ -80,7 +80,7 @@ def run(
     """
     tell = log or (lambda text: None)
     clips = choose(config.real, max(config.clips, config.use_clips), config.seconds, config.rate, config.channels)
-    scored, heard = clips[: config.clips], clips[: config.visqol_clips]
+    scored, heard = clips[: config.clips], clips[: min(config.clips, config.visqol_clips)]
     tell(f"{len(scored)} excerpts of {config.seconds:g} s from {len({clip.recording for clip in scored})} recordings")
     sources = named((*config.codecs, *config.peers))
     ours = {name: source for name, source in sources.items() if source in config.codecs}
@@ -88,7 +88,7 @@ def run(
     scores = Scores(Path(config.cache) / "codec-scores.jsonl")
     tasks = [Task(clip, row, visqol) for clip in scored for row in rows for visqol in (False, True)
              if not visqol or clip in heard]  # fmt: skip
-    score_all(tasks, scores, config.workers, lambda done, of, task: tell(_step(done, of, task)))
+    score_all(tasks, scores, config.workers, _teller(tell))
     found = table(rows, scored, heard, scores)
     named_clips = {clip.digest: clip for clip in scored}
     report = {
@@ -237,5 +237,13 @@ def _credited(clip: Clip) -> dict[str, Any]:
     return {"name": clip.name, "recording": clip.recording, "start": clip.start, "digest": clip.digest, **told}
 
 
-def _step(done: int, of: int, task: Task) -> str:
-    return f"{done} of {of}: {task.system.name} on {task.clip.name}"
+def _teller(tell: Callable[[str], None]) -> Callable[[int, int, Task], None]:
+    """Tells now and then how far the scoring is and how long the rest will take."""
+    began = time.monotonic()
+
+    def step(done: int, of: int, task: Task) -> None:
+        if done == of or done % 20 == 1:
+            left = (time.monotonic() - began) / done * (of - done) / 60
+            tell(f"{done} of {of}: {task.system.name} on {task.clip.name}; about {left:.0f} min left")
+
+    return step

@@ -179,8 +179,10 @@ def codes_of(codec: Codec, wav: Tensor, rate: int) -> Tensor:
 
 
 def _segmented(codec: Codec) -> SegmentedCodec | None:
-    # isinstance would ask for every attribute, and a fingerprint hashes all weights
-    return cast(SegmentedCodec, codec) if hasattr(codec, "segments") else None
+    # isinstance would ask for every attribute, and a fingerprint hashes all weights; EnCodec's 24 and 32 kHz models
+    # have the method, too, but cut nothing
+    cuts = hasattr(codec, "segments") and getattr(codec, "segmented", True)
+    return cast(SegmentedCodec, codec) if cuts else None
 
 
 @lru_cache(maxsize=8)
@@ -197,7 +199,7 @@ def codec_mark(codec: Codec, tables: context.Context | None = None) -> str:
     own = __name__.partition(".")[0]
     digest = hashlib.sha256(bytes(codec.fingerprint) + f"{tables.identity if tables else 0}".encode())
     for name in sorted(name for name in names if name.split(".")[0] == own):
-        digest.update(Path(inspect.getfile(sys.modules[name])).read_bytes())
+        digest.update(_code(name))
     return digest.hexdigest()[:16]
 
 
@@ -208,7 +210,13 @@ def _library_mark() -> str:
 
 
 def _source_mark(modules: tuple[Any, ...]) -> str:
-    return hashlib.sha256(b"".join(Path(inspect.getfile(one)).read_bytes() for one in modules)).hexdigest()[:12]
+    return hashlib.sha256(b"".join(_code(one.__name__) for one in modules)).hexdigest()[:12]
+
+
+@lru_cache(maxsize=64)
+def _code(module: str) -> bytes:
+    # once a process: what runs is what was read at the beginning, whatever somebody edits meanwhile
+    return Path(inspect.getfile(sys.modules[module])).read_bytes()
 
 
 def random_phase(wav: Tensor, rate: int) -> Tensor:

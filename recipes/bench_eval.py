@@ -38,7 +38,7 @@ class EvalBenchConfig:
     cost_dims: tuple[int, ...] = (128, 512)
     repeats: int = 5
     """Timings of which the median counts."""
-    runs: int = 120
+    runs: int = 60
     """Simulated evaluations per row."""
     clips: tuple[int, ...] = (50, 100, 400)
     windows: int = 20

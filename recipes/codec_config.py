@@ -115,7 +115,8 @@ def recipe(name: str) -> CodecRecipe:
     """
     match name:
         case "tiny":
-            return CodecRecipe(steps=8600, batch=12, lr=1e-3, final_lr=5e-5, beta1=0.8, judge_crop=0.3)
+            return CodecRecipe(steps=4600, freeze=3600, adversary=0, batch=16, polish_batch=16, lr=1e-3, final_lr=2e-5,
+                               polish_lr=3e-4, beta1=0.8, warm=400, warmup=50, settle=400, judge_crop=0.3)  # fmt: skip
         case "tiny-stereo":
             return CodecRecipe(codec=tiny_stereo(), steps=12000, freeze=10500, batch=12, lr=1e-3, final_lr=5e-5,
                                beta1=0.8, judge_crop=0.3)  # fmt: skip

@@ -9,7 +9,7 @@ it repeats one phase in every frame, and every partial moves to a multiple of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,18 +54,19 @@ def reconstruction(
     ours, theirs = losses.views(made.steady), losses.views(wav)
     levels, length = made.levels, wav.shape[-1]
     energy = torch.zeros((), device=wav.device)
-    power = None
+    power: Callable[[int], Tensor] | None = None
     if levels is not None and isinstance(codec, Codec):
         window, hop = codec.config.window, codec.config.hop // 2
+        flat = levels.flatten(0, 1)
 
-        def power(other: int) -> Tensor:
-            found = expected_power(levels.flatten(0, 1), window, hop, length, other)
+        def expected(other: int) -> Tensor:
+            found = expected_power(flat, window, hop, length, other)
             # independent noises add in power: mid and side make left and right
-            found = losses.views_of_power(found.unflatten(0, (len(wav), -1)))
-            return found.flatten(0, 1)
+            return losses.views_of_power(found.view(len(wav), -1, *found.shape[1:])).flatten(0, 1)
 
+        power = expected
         # the sum over left and right is twice that over mid and side
-        energy = expected_energy(levels.flatten(0, 1), window, hop).view(len(wav), -1).sum(1) * codec.channels
+        energy = expected_energy(flat, window, hop).view(len(wav), -1).sum(1) * codec.channels
 
     weights = losses.view_weights(codec.channels)
     mel, phase = losses.spectral_loss(ours, theirs, codec.rate, scales, weights, power)

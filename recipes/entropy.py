@@ -54,7 +54,7 @@ class EntropyConfig:
     """Width before the output, for each book."""
     recent: int = 2
     """Frames whose codes reach the output without a layer between, 1 to 4."""
-    minutes: float = 10.0
+    minutes: float = 20.0
     """Processor time, evaluation not counted; ``steps`` wins where it is not 0."""
     steps: int = 0
     batch: int = 16

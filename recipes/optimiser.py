@@ -9,9 +9,10 @@ biases and gains are not matrices in that sense: they are looked up, or one row 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def optimisers(
@@ -30,7 +31,9 @@ def optimisers(
     """
     if not hasattr(torch.optim, "Muon"):
         raise RuntimeError(f"training needs torch 2.9 or newer (torch.optim.Muon), this is {torch.__version__}")
-    matrices, tables, vectors = [], [], []
+    matrices: list[Tensor] = []
+    tables: list[Tensor] = []
+    vectors: list[Tensor] = []
     for parameter_name, value in model.named_parameters():
         if value.dim() == 2 and inner(parameter_name):
             matrices.append(value)
@@ -41,5 +44,5 @@ def optimisers(
     muon = torch.optim.Muon(matrices, 1.0, weight_decay, 0.95, adjust_lr_fn="match_rms_adamw")
     for group in muon.param_groups:
         group["scale"] = matrix_scale
-    rest = [{"params": tables}, {"params": vectors, "weight_decay": 0.0}]
+    rest: list[dict[str, Any]] = [{"params": tables}, {"params": vectors, "weight_decay": 0.0}]
     return {name: torch.optim.AdamW(rest, 1.0, betas, weight_decay=weight_decay), f"{name}/matrices": muon}

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..codec.model import Codec
+from ..codec.contract import Codec
+from ..codec.model import Codec as OwnCodec
 from .corpus import Corpus, Packer
 from .piece import Piece, read_pieces
 
@@ -96,7 +97,12 @@ def tokenise(
 
 
 def fingerprint(codec: Codec) -> str:
-    """Hash of everything that decides a codec's tokens: configuration, encoder, books. 16 hex digits."""
+    """Hash of everything that decides a codec's tokens: configuration, encoder, books. 16 hex digits.
+
+    Of codecs of other families the whole counts.
+    """
+    if not isinstance(codec, OwnCodec):
+        return codec.fingerprint.hex()[:16]
     digest = hashlib.sha256(json.dumps(codec.config.to_dict(), sort_keys=True).encode())
     for name, value in sorted(codec.state_dict().items()):
         if name.startswith(("encoder.", "quantiser.")) and not name.endswith((".count", ".total")):

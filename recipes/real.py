@@ -31,7 +31,8 @@ SHIPPABLE = ("MIT", "public-domain", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0")
 #: Role in an allow-list -> folder.
 FOLDERS: Mapping[str, str] = {"train": "train", "dev": "dev", "test": "test", "eval-only": "test_sa"}
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-_LICENCE_URLS = {
+#: Where the text of each licence can be read.
+LICENCE_URLS = {
     "MIT": "https://opensource.org/license/mit",
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/",
@@ -223,7 +224,7 @@ def attribution(rows: Iterable[Row]) -> str:
     ]
     for row in rows:
         if row.stem == "mix":
-            url = _LICENCE_URLS.get(row.licence)
+            url = LICENCE_URLS.get(row.licence)
             licence = f"[{row.licence}]({url})" if url else row.licence
             cells = (row.title, row.author, licence, f"{row.package} {row.version}".strip(), row.source, row.split)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -146,7 +146,7 @@ def test_the_report_holds_every_figure(done, folders):
     assert set(report["speed"]) == {"mine", "Opus", "MP3"}
     assert {"encode", "decode", "encode_stream_x", "decode_latency_ms"} <= set(report["speed"]["mine"])
     assert [clip["licence"] for clip in report["clips"]].count("CC-BY-SA-3.0") == 1
-    assert len([line for line in log if " of " in line]) > 30
+    assert any(line.startswith("36 of 36: ") for line in log)
 
 
 def test_differences_are_from_the_nearest_rate(done):
@@ -292,7 +292,7 @@ def test_figures_are_short():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"codecs": ()}, "a codec"), ({"channels": 3}, "1 or 2"), ({"rate": 1000}, "8000 to 48000"),
-    ({"visqol_clips": 9}, "ViSQOL"), ({"workers": 0}, "workers"), ({"seconds": 0.1}, "too short"),
+    ({"visqol_clips": 0}, "visqol_clips"), ({"workers": 0}, "workers"), ({"seconds": 0.1}, "too short"),
 ])  # fmt: skip
 def test_refusals(folders, tmp_path, change, words):
     with pytest.raises(ValueError, match=words):

@@ -9,7 +9,7 @@ import scipy.signal
 import soundfile
 import torch
 
-from descant.codec import audio, bitstream, files
+from descant.codec import audio, bitstream, build, files
 from descant.codec.entropy import Adaptive
 from descant.codec.model import Codec, CodecConfig, nano
 from descant.codec.pretrained import save
@@ -191,6 +191,18 @@ def test_codecs_that_normalise_segments_are_charged_for_their_scales():
     assert heard.size == math.ceil(heard.bits / 8)
     assert bool((heard.wav == 3).all())
     assert systems.codes_of(Segmented(), music(1.5), RATE).shape == (4, 150)
+
+
+def test_a_peer_of_another_architecture_is_run_as_published():
+    torch.manual_seed(0)
+    codec = build("encodec24").eval()
+    wav = music(1.0)
+    heard = systems.neural(codec, wav, RATE, 4)
+    given = audio.resample(wav, RATE, 24_000)[None]
+    codes = codec.encode(given, 4)
+    assert heard.size == len(systems.file_of(codec, codes, 24_000))
+    back = codec.decode(codes)[0, :, :24_000]
+    assert torch.allclose(heard.wav, audio.resample(back, 24_000, RATE)[:, :RATE], atol=1e-6)
 
 
 def test_rows_of_the_report(nano_folder):
