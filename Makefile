@@ -49,7 +49,7 @@ $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
-	$(PIP) --no-deps tinysoundfont
+	$(PIP) --no-deps encodec museval tinysoundfont
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

@@ -44,9 +44,11 @@ class Balancer(nn.Module):
 
         losses: those of the weights, all of them, each a mean over items. level: [B], the unit in which each item is
         measured (1 by default). A relative loss of a passage a thousand times quieter has a gradient a thousand times
-        as large; without the unit one quiet item sets the averages of a whole batch. With weights w and averaged norms n the
-        gradient is ``sum_i w_i / w_0 * n_0 / n_i * g_i``: equation (4) with R = sum(w) / w_0 * n_0. A loss whose
-        gradient is not finite is left out, this once. Keeps the graph of every loss.
+        as large; without the unit one quiet item sets the averages of a whole batch.
+
+        With weights w and averaged norms n the gradient is ``sum_i w_i / w_0 * n_0 / n_i * g_i``: equation (4) with
+        R = sum(w) / w_0 * n_0. A loss whose gradient is not finite is left out, this once. Keeps the graph of every
+        loss.
         """
         if list(losses) != list(self.weights):
             raise ValueError(f"the balancer wants the losses {list(self.weights)} in this order, got {list(losses)}")

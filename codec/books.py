@@ -51,7 +51,8 @@ class Book(nn.Module):
         """
         step = self.expand(z + (value - z).detach())
         error = (residual.detach() - step).square() + 0.25 * (residual - self.expand(value).detach()).square()
-        return error.mean((1, 2))
+        each: Tensor = error.mean((1, 2))
+        return each
 
     @torch.no_grad()
     def update(self, z: Tensor, codes: Tensor, decay: float, generator: torch.Generator | None) -> None:
@@ -78,6 +79,8 @@ class Book(nn.Module):
             )
         covariance = residual.t() @ residual / len(residual)
         axes = torch.linalg.eigh(covariance.double())[1][:, -dim:].float()
+        # a direction has no sign of its own: without a rule, rounding would choose it
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
         self.project.weight.copy_(axes.t())
         self.expand.weight.copy_(axes)
         z = residual @ axes

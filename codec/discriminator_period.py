@@ -37,7 +37,7 @@ class PeriodDiscriminator(nn.Module):
         if missing:
             mode = "reflect" if wav.shape[-1] > missing else "constant"
             wav = nn.functional.pad(wav, (0, missing), mode=mode)
-        x = wav.unflatten(-1, (-1, self.period))
+        x = wav.reshape(*wav.shape[:2], -1, self.period)
         features = []
         for layer in self.layers:
             x = nn.functional.leaky_relu(layer(x), 0.1)

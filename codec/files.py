@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: Told how many samples at the codec's rate are done, and how many there are (None: not known yet).
 Progress = Callable[[int, "int | None"], None]
 Source = str | os.PathLike[str] | BinaryIO
+#: Changes of level smaller than this, in dB, do not change the gain of a chunk.
+HOLD_DB = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,9 @@ def _brought_to_level(path: Path, codec: Codec, size: int) -> Iterator[tuple[Ten
     held: tuple[Tensor, float] | None = None
     for wav in audio.blocks(path, size / codec.rate, codec.rate, codec.channels):
         gain = gain_of(wav, span)
+        # a gain that stays costs the file next to nothing; the coder does not hear a few decibels
+        if held is not None and abs(gain - held[1]) < HOLD_DB:
+            gain = held[1]
         # whole frames, for that is what the decoder knows of
         factors = envelope.push(gain, -(-wav.shape[1] // codec.hop) * codec.hop)
         if held is not None:

@@ -180,7 +180,7 @@ def basic_pitch(wav: Tensor, rate: int, model: str | os.PathLike[str]) -> NoteMa
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError("basic-pitch's network needs onnxruntime: pip install onnxruntime") from error
+        raise ImportError("basic-pitch's network needs onnxruntime: pip install 'descant[melody]'") from error
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     mono = resample(wav.float().reshape(-1, wav.shape[-1]).mean(dim=0), rate, _BASIC_RATE)
     frames = _BASIC_WINDOW // _BASIC_HOP + 1

@@ -25,7 +25,7 @@ def load(codec: Codec | NeuralCodec, folder: str) -> None:
     from ..codec import pretrained
 
     found = pretrained.load(folder)
-    if type(found) is not type(codec) or found.config != codec.config:
+    if not isinstance(found, Codec | NeuralCodec) or found.config != codec.config:
         raise ValueError(
             f"init={folder}: that codec has another shape than the recipe's ({found.config} against {codec.config})"
         )
@@ -88,7 +88,10 @@ def telemetry(quantiser: Quantiser) -> dict[str, float]:
     """Perplexity and share of dead codes of each book of late, for the log; nothing for books that do not count."""
     if isinstance(quantiser, FactorisedRVQ):
         return {}
-    counts = [book.count if isinstance(quantiser, ResidualVQ) else book.cluster_size for book in quantiser.all()]
+    if isinstance(quantiser, ResidualVQ):
+        counts = [book.count for book in quantiser.all()]
+    else:
+        counts = [book.cluster_size for book in quantiser.all()]
     found = figures([count.double() for count in counts])
     rows = zip(found["perplexity"], found["dead"], strict=True)
     return {f"book{k + 1}/{key}": value for k, pair in enumerate(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..codec import discriminator, official
@@ -103,10 +102,6 @@ class CodecRecipe(LoopConfig, Mixture):
         return 0 < self.freeze <= place
 
 
-#: Discriminators for a GPU: three kinds of evidence, a few of them a step.
-_FULL: Mapping[str, object] = {"judges": ("bands", "period-quarter"), "filters": 32, "judges_at_once": 4}
-
-
 def recipe(name: str) -> CodecRecipe:
     """The named runs. Raises ValueError on an unknown name.
 
@@ -124,8 +119,9 @@ def recipe(name: str) -> CodecRecipe:
             return CodecRecipe(
                 codec=hifi48() if name == "hifi48" else hifi48_small(), steps=200_000, batch=48, polish_batch=32,
                 lr=5e-4, final_lr=2e-5, beta1=0.8, warmup=1000, warm=4000, freeze=100_000, settle=400, crop=1.0,
-                windows=(4096, 2048, 1024), judge_crop=0.5, validate_every=2000, ema=0.9995, **_FULL,
-            )  # type: ignore[arg-type]  # fmt: skip
+                windows=(4096, 2048, 1024), judge_crop=0.5, validate_every=2000, ema=0.9995,
+                judges=("bands", "period-quarter"), filters=32, judges_at_once=4,
+            )  # fmt: skip
         case "musicgen32" | "encodec24":
             return CodecRecipe(
                 codec=official.musicgen32() if name == "musicgen32" else official.encodec24(), steps=400_000, batch=64,

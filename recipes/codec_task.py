@@ -134,7 +134,7 @@ class CodecTask:
             figures |= {f"norm/{name}": value for name, value in norms.items()}
             # the gradient of this product with respect to its first factor is the balanced one
             loss = (place_of_balance * gradient).sum()
-        (loss + beside).backward()
+        (loss + beside).backward()  # type: ignore[no-untyped-call]
         codec_books.forget(self.codec.quantiser, self.optimisers["codec"], ema)
         for name, module in (("codec", self.codec), ("adversary", self.adversary.judges)):
             figures |= self._update(name, module)

@@ -94,7 +94,7 @@ class World:
         if self.size == 1 or not gradients:
             return
         flat = self.mean(torch.cat([g.reshape(-1) for g in gradients]))
-        for gradient, fresh in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, fresh in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(fresh.view_as(gradient))
 
     @torch.no_grad()

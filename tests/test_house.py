@@ -40,7 +40,7 @@ OUTSIDE = {
 INSIDE = {
     "codec": {"huggingface_hub", "scipy"},
     "lm": {"sentencepiece", "transformers"},
-    "eval": {"scipy", "visqol", "librosa"},
+    "eval": {"librosa", "onnxruntime", "scipy", "visqol"},
     "gen": {"sentencepiece", "tqdm"},
     "recipes": {"accelerate", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy", "tensorboard",
                 "tinysoundfont", "transformers", "visqol"},

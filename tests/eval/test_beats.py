@@ -47,7 +47,7 @@ def test_beats_of_clicks_are_exact():
 
 def test_onsets_of_notes():
     time = torch.arange(RATE // 2) / RATE
-    note = torch.sin(2 * np.pi * 330 * time) * torch.exp(-6 * time)
+    note = torch.sin(2 * np.pi * 330 * time) * torch.exp(-14 * time)
     wav, truth = torch.zeros(6 * RATE), [0.5, 1.1, 1.45, 2.2, 3.0, 3.3, 4.4, 5.2]
     for start in truth:
         wav[int(start * RATE) : int(start * RATE) + len(note)] += note

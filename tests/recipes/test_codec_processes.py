@@ -61,7 +61,8 @@ def test_two_processes_train_as_one_and_go_on_after_a_kill(tmp_path: Path) -> No
 
 def _apart(a: dict[str, Tensor], b: dict[str, Tensor], start: dict[str, Tensor]) -> float:
     """Distance of two runs' weights over the distance that the second went from the start."""
-    names = list(start)
+    # the networks: the axes of the books' projections may change places where the data hardly prefer one
+    names = [name for name in start if ".quantiser." not in name]
     gap = sum(float((a[name] - b[name]).square().sum()) for name in names)
     way = sum(float((b[name] - start[name].detach()).square().sum()) for name in names)
     return (gap / way) ** 0.5
