@@ -114,7 +114,8 @@ def _fit(chroma: Tensor) -> Tensor:
         for row, third in ((root, 4), (root + 12, 3)):
             triads[row, [root, (root + third) % 12, (root + 7) % 12]] = 1 / 3**0.5
     heard = chroma.sqrt()
-    return triads @ (heard / heard.norm(dim=0).clamp(min=1e-9))
+    fit: Tensor = triads @ (heard / heard.norm(dim=0).clamp(min=1e-9))
+    return fit
 
 
 def _share(chroma: Tensor) -> Tensor:

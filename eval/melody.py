@@ -168,7 +168,8 @@ def paper_chroma_filters(rate: int, n_fft: int) -> Tensor:
     weight = torch.exp(-0.5 * (2 * distance / width).square())
     weight = weight / weight.norm(dim=0)
     weight = weight * torch.exp(-0.5 * ((place / 12 - 5) / 2).square())
-    return weight.roll(-3, dims=0)[:, : n_fft // 2 + 1].float()
+    bank: Tensor = weight.roll(-3, dims=0)[:, : n_fft // 2 + 1].float()
+    return bank
 
 
 def basic_pitch(wav: Tensor, rate: int, model: str | os.PathLike[str]) -> NoteMap:

@@ -132,10 +132,9 @@ class Bench:
         """What cached results depend on: weights and settings."""
         import hashlib
 
-        digest = hashlib.sha256(fingerprint(self.codec).encode())
-        for model in (self.studio.lm, self.codec):
-            for name, value in sorted(model.state_dict().items()):
-                digest.update(name.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
+        digest = hashlib.sha256(self.codec.fingerprint)
+        for name, value in sorted(self.studio.lm.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
         kept = {k: v for k, v in asdict(self.config).items() if k not in ("out", "cache")}
         digest.update(json.dumps(kept, sort_keys=True).encode())
         return digest.hexdigest()[:12]
@@ -218,12 +217,18 @@ def about(bench: Bench, command: str) -> dict[str, Any]:
         "versions": {"descant": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "weights": {
             "codec": fingerprint(bench.codec),
-            "codec_parameters": sum(value.numel() for value in bench.codec.parameters()),
+            "codec_parameters": sum(value.numel() for value in _module(bench.codec).parameters()),
             "lm_parameters": sum(value.numel() for value in bench.studio.lm.parameters()),
             "mark": bench.mark,
         },
         "settings": settings,
     }
+
+
+def _module(codec: Codec) -> torch.nn.Module:
+    if not isinstance(codec, torch.nn.Module):
+        raise TypeError(f"{type(codec).__name__} is no torch module: the report counts parameters")
+    return codec
 
 
 def save_json(path: Path, value: Any) -> None:

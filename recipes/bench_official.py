@@ -109,7 +109,8 @@ def models(shape: EncodecConfig, seed: int) -> tuple[Any, EncodecCodec, EncodecC
     row = {name: value for name, value in describe(shape).items() if name not in ("architectures", "model_type")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        theirs = EncodecModel(TheirConfig(**row)).eval()
+        theirs: Any = EncodecModel(TheirConfig(**row))
+        theirs.eval()
         _scatter(theirs, shape)
     ours = []
     for _ in range(2):
