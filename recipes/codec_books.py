@@ -25,10 +25,9 @@ def load(codec: Codec | NeuralCodec, folder: str) -> None:
     from ..codec import pretrained
 
     found = pretrained.load(folder)
-    if not isinstance(found, Codec | NeuralCodec) or found.config != codec.config:
-        raise ValueError(
-            f"init={folder}: that codec has another shape than the recipe's ({found.config} against {codec.config})"
-        )
+    shape = found.config if isinstance(found, Codec | NeuralCodec) else None
+    if not isinstance(found, Codec | NeuralCodec) or shape != codec.config:
+        raise ValueError(f"init={folder}: that codec has another shape than the recipe's ({shape} for {codec.config})")
     codec.load_state_dict(found.state_dict())
 
 

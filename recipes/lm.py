@@ -53,7 +53,7 @@ def recipe(name: str) -> LMRecipe:
     if name == "small":
         # for its few million positions, a model of 5 M parameters learns more than one of 10 M (Hoffmann et al., 2022)
         lm = LMConfig(width=192, layers=6, heads=3)
-        return LMRecipe(lm=lm, steps=2200, batch=8, lr=2.5e-3, warmup=150, validate_every=200, **common)
+        return LMRecipe(lm=lm, steps=2150, batch=8, lr=2e-3, warmup=100, validate_every=200, **common)
     if name == "nano":
         lm = LMConfig(width=32, layers=2, heads=2, window=64)
         return LMRecipe(lm=lm, steps=30, batch=4, frames=50, warmup=5, validate_every=15, log_every=5, bf16=False)

@@ -184,7 +184,7 @@ def test_dac_books_start_where_the_data_are() -> None:
 def test_recipes_are_what_they_are_called(name: str) -> None:
     config = recipes.recipe(name)
     assert config.warm < (config.freeze or config.steps) <= config.steps
-    assert config.warm < config.judged_from < config.steps
+    assert config.judged_from > config.warm
     rates = {"tiny-stereo": 32000, "hifi48": 48000, "hifi48-small": 48000, "encodec24": 24000, "dac44": 44100}
     assert config.codec.rate == rates.get(name, 32000)
     assert config.channels == (2 if name in ("tiny-stereo", "hifi48", "hifi48-small") else 1)
