@@ -41,6 +41,12 @@ _BENCH = """examples:
   descant bench main --data data/pieces --real data/real/test --tokens data/tokens
   descant bench main --data data/pieces --only speed adherence
 """
+_BENCHES = """examples:
+  descant bench main --data data/pieces --real data/real/test --tokens data/tokens
+  descant bench codec --real data/real/test
+  descant bench distances --out docs/benchmarks
+  descant bench fuzz --count 2000
+"""
 _AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _Commands = argparse._SubParsersAction
 
@@ -132,7 +138,7 @@ def _add_train(commands: _Commands[Any]) -> None:
 
 
 def _add_bench(commands: _Commands[Any]) -> None:
-    kinds = _command(commands, "bench", "measure the models and write the reports").add_subparsers(
+    kinds = _command(commands, "bench", "measure the models and write the reports", _BENCHES).add_subparsers(
         dest="kind", metavar="KIND", required=True
     )
     bench = _command(kinds, "main", "every figure of the front page", _BENCH)
