@@ -1,0 +1,1 @@
+"""Data sets that people already have, as clips with labels: one module each."""

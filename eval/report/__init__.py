@@ -1,0 +1,1 @@
+"""What ``descant score`` writes: results, tables and pages."""
