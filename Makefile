@@ -1,6 +1,8 @@
 # Two commands do all set-up:
 #   make demo    ten seconds of music in demo.wav
 #   make test    the whole test suite
+# and one more for the HTML pages, which needs the system's chromium (apt install chromium):
+#   make test-browser
 # PYTHON=python3.12 make demo chooses the interpreter (3.10 or newer); VENV=/tmp/venv another place for the environment.
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ DEMO ?= an upbeat bossa nova in G minor with flute and nylon guitar
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test test-browser lint format clean help
 
 demo: $(VENV)/.base
 	$(BIN)/descant generate "$(DEMO)" --duration 10 --seed 7 -o demo.wav
@@ -22,6 +24,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,6 +55,11 @@ $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
 	$(PIP) --no-deps encodec museval tinysoundfont
+	@touch $@
+
+# Only the driver: the browser is the system's, none is downloaded.
+$(VENV)/.browser: $(VENV)/.test
+	$(PIP) playwright
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

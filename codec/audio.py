@@ -17,14 +17,11 @@ Letters: C channels, T samples. Loudness: ITU-R BS.1770-4. Down-mixing: ITU-R BS
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
 import math
 import os
-import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +31,14 @@ import soxr
 import torch
 from torch import Tensor
 
+from .formats import FORMATS, QUALITY, STEP, AudioError, check_format, rate_for, whole_numbers
 from .loudness import loudness
+from .sink import whole_file
 
 __all__ = ["Audio", "AudioError", "AudioInfo", "blocks", "info", "loudness", "read", "resample", "to_channels", "write"]
 
-#: suffix -> (format, subtype) of libsndfile
-_FORMATS = {
-    ".wav": ("WAV", "PCM_24"), ".flac": ("FLAC", "PCM_24"), ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS"),
-}  # fmt: skip
-_RATES = {".opus": (8000, 12000, 16000, 24000, 48000),
-          ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)}  # fmt: skip
 #: Vorbis quality 0, 1, ... 10 -> nominal kilobits per second of stereo at 44.1 kHz
 _VORBIS_KBPS = (64.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 224.0, 256.0, 320.0, 500.0)
-_QUALITY = "VHQ"
-_STEP = 1 << 16  # samples per call: one giant write overflows the Vorbis encoder's stack
 _H = math.sqrt(0.5)  # -3 dB
 #: channels -> (left, right) weights in the order of WAV and FLAC: L R C LFE Ls Rs (Lb Rb); the LFE is dropped
 _STEREO = {
@@ -58,10 +48,6 @@ _STEREO = {
     6: ((1, 0, _H, 0, _H, 0), (0, 1, _H, 0, 0, _H)),
     8: ((1, 0, _H, 0, _H, 0, _H, 0), (0, 1, _H, 0, 0, _H, 0, _H)),
 }
-
-
-class AudioError(ValueError):
-    """A file or a signal that cannot be used; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +98,7 @@ class _Source(soundfile.SoundFile):  # type: ignore[misc,unused-ignore]
             self.seek(min(samples, self.frames))
             return
         while samples > 0:
-            got = len(self.read(min(samples, _STEP), dtype="float32", always_2d=True))
+            got = len(self.read(min(samples, STEP), dtype="float32", always_2d=True))
             if got == 0:
                 return
             samples -= got
@@ -160,7 +146,7 @@ def _pieces(path: str | os.PathLike[str], start: float, samples: int | None) -> 
         try:
             source.skip(first)
             while samples is None or got < samples:
-                ask = _STEP if samples is None else min(_STEP, samples - got)
+                ask = STEP if samples is None else min(STEP, samples - got)
                 piece = source.read(ask, dtype="float32", always_2d=True)
                 if not len(piece):
                     break
@@ -203,8 +189,9 @@ def _check(rate: int | None, channels: int | None, start: float, duration: float
 
 
 def _stream(
-    path: str | os.PathLike[str], rate: int | None, channels: int | None, start: float, duration: float | None
-) -> Iterator[Tensor]:
+    path: str | os.PathLike[str], rate: int | None, channels: int | None, start: float, duration: float | None,
+    heard: Callable[[int], None] | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
     """Yield [C, t] of a window of the file at the rate and channels asked for, in steps of bounded size."""
     _check(rate, channels, start, duration)
     about = info(path)
@@ -212,8 +199,10 @@ def _stream(
     count = None if duration is None else max(1, round(duration * about.rate))
     left = None if duration is None else max(1, round(duration * target))
     width = channels or about.channels
-    resampler = None if target == about.rate else soxr.ResampleStream(about.rate, target, width, "float32", _QUALITY)
+    resampler = None if target == about.rate else soxr.ResampleStream(about.rate, target, width, "float32", QUALITY)
     for piece in _pieces(path, start, count):
+        if heard is not None:
+            heard(len(piece))
         wav = to_channels(torch.from_numpy(piece.T.copy()), width)  # soundfile has time first
         if resampler is not None:
             wav = _push(resampler, wav)
@@ -246,18 +235,20 @@ def read(
 
 
 def blocks(
-    path: str | os.PathLike[str], seconds: float = 10.0, rate: int | None = None, channels: int | None = None
-) -> Iterator[Tensor]:
+    path: str | os.PathLike[str], seconds: float = 10.0, rate: int | None = None, channels: int | None = None,
+    heard: Callable[[int], None] | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
     """Yield the file as tensors [C, T] of ``seconds`` each (the last one shorter), in bounded memory.
 
     The blocks laid end to end are exactly what :func:`read` returns: the resampler keeps its state between blocks.
+    heard: told how many samples at the file's own rate were read, step by step; headers only estimate some lengths.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise AudioError(f"blocks of {seconds} s are out of range; use more than 0, for instance 10")
     size = max(1, round(seconds * (rate or info(path).rate)))
     waiting: list[Tensor] = []
     held = 0
-    for part in _stream(path, rate, channels, 0.0, None):
+    for part in _stream(path, rate, channels, 0.0, None, heard):
         waiting.append(part)
         held += part.shape[1]
         if held < size:
@@ -284,7 +275,7 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
     if wav.numel() == 0:
         return wav.new_zeros((*wav.shape[:-1], math.floor(wav.shape[-1] * to_rate / from_rate + 0.5)))
     flat = np.ascontiguousarray(wav.reshape(-1, wav.shape[-1]).numpy().T)
-    out = soxr.resample(flat, from_rate, to_rate, quality=_QUALITY)
+    out = soxr.resample(flat, from_rate, to_rate, quality=QUALITY)
     return torch.from_numpy(np.ascontiguousarray(out.T)).reshape(*wav.shape[:-1], -1)
 
 
@@ -321,28 +312,30 @@ def write(path: str | os.PathLike[str], audio: Audio, bitrate: int | None = None
     beyond -1 ... 1 are clipped, with a warning; NaN is refused.
     """
     where = Path(path)
-    suffix = where.suffix.lower()
-    if suffix not in _FORMATS:
-        raise AudioError(f"{where}: the suffix says no known format; use one of {', '.join(_FORMATS)}")
+    check_format(where, audio.wav.shape[0])
     wav, rate = audio.wav.detach().to("cpu", torch.float32), audio.rate
     if wav.numel() == 0 or not bool(torch.isfinite(wav).all()):
         fault = "holds NaN or infinite samples" if wav.numel() else f"is empty (shape {tuple(wav.shape)})"
         raise AudioError(f"{where}: the signal {fault}; nothing was written")
-    if suffix == ".mp3" and wav.shape[0] > 2:
-        raise AudioError(f"{where}: MP3 holds 1 or 2 channels, not {wav.shape[0]}; use .flac, or to_channels(wav, 2)")
-    if suffix in _RATES and rate not in _RATES[suffix]:
-        known = min((r for r in _RATES[suffix] if r > rate), default=_RATES[suffix][-1])
-        wav, rate = resample(wav, rate, known), known
+    known = rate_for(where, rate)
+    wav, rate = resample(wav, rate, known), known
     peak = float(wav.abs().max())
     if peak > 1.0:
         warnings.warn(f"{where}: the peak is {peak:.2f}; samples beyond 1 were clipped", stacklevel=2)
-    options = _options(where, suffix, bitrate, rate, wav.shape[0])
-    _replace(where, _encoded(where, wav.clamp(-1.0, 1.0), rate, options))
+    options = _options(where, where.suffix.lower(), bitrate, rate, wav.shape[0])
+    data = _encoded(where, wav.clamp(-1.0, 1.0), rate, options)
+    try:
+        with whole_file(where) as part:
+            part.write_bytes(data)
+    except OSError as error:
+        raise AudioError(f"{where}: {error.strerror}") from error
+    except ValueError as error:
+        raise AudioError(str(error)) from error
 
 
 def _options(where: Path, suffix: str, bitrate: int | None, rate: int, channels: int) -> dict[str, object]:
     """Translate a bit rate to libsndfile's compression level 0 (large) ... 1 (small), which each format spaces anew."""
-    kind, subtype = _FORMATS[suffix]
+    kind, subtype = FORMATS[suffix]
     options: dict[str, object] = {"format": kind, "subtype": subtype}
     if bitrate is None:
         if suffix != ".mp3":
@@ -372,29 +365,10 @@ def _encoded(where: Path, wav: Tensor, rate: int, options: dict[str, object]) ->
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(buffer, "w", samplerate=rate, channels=wav.shape[0], **options) as file:
-            for part in torch.split(wav, _STEP, dim=1):
-                samples = part.T  # soundfile has time first
-                if options["subtype"] == "PCM_24":
-                    # 24 bits in the upper bytes of an int32; float32 holds every 24-bit integer exactly
-                    steps = (samples * 2.0**23).round().clamp(-(2.0**23), 2.0**23 - 1)
-                    samples = steps.to(torch.int32) * 256
-                file.write(samples.contiguous().numpy())
+            for part in torch.split(wav, STEP, dim=1):
+                # soundfile has time first
+                file.write(whole_numbers(np.ascontiguousarray(part.numpy().T), str(options["subtype"])))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         what = f"{where}: {wav.shape[0]} channels at {rate} Hz do not go into this format"
         raise AudioError(f"{what} ({_said(error)}); use .wav or .flac") from error
     return buffer.getbuffer()
-
-
-def _replace(where: Path, data: memoryview) -> None:
-    """Put ``data`` into the file at once: a temporary name in the same folder, then a rename."""
-    temporary = where.with_name(f".{where.stem[:100]}.{os.getpid()}-{secrets.token_hex(4)}{where.suffix}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        os.replace(temporary, where)
-    except OSError as error:
-        todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
-        raise AudioError(f"{where}: cannot be written ({error.strerror}); {todo}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -68,6 +68,8 @@ class Reader:
         self._trailer = self._find_trailer() if self._seekable else None
         self.frames = None if self._trailer is None else self._trailer.frames
         self.samples = self.header.samples if self._trailer is None else self._trailer.samples
+        #: Rate and samples of the sound that was encoded, where its rate was not the codec's.
+        self.source = None if self._trailer is None else self._trailer.source
 
     def __iter__(self) -> Iterator[Chunk]:
         while (found := self._next_group()) is not None:
@@ -261,7 +263,7 @@ class Reader:
             seen = f"announces {trailer.frames} frames, but holds {self._expected}"
             self._note(self._expected, 0, seen)
             return
-        self.frames, self.samples = trailer.frames, trailer.samples
+        self.frames, self.samples, self.source = trailer.frames, trailer.samples, trailer.source
         self._end = (trailer.frames, skipped)
 
     def _cut(self, skipped: int) -> None:

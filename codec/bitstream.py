@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from .bitreader import Reader
-from .groups import MAX_GROUP_CODES, MAX_TRAILER, PACKED, Group, Trailer, seal
+from .groups import MAX_GROUP_CODES, MAX_RATE, MAX_TRAILER, PACKED, Group, Trailer, seal
 from .header import SUFFIX, BitstreamError, Chunk, Damage, Header, Survey
 from .packing import pack, packed_size
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIX", "BitstreamError", "Chunk", "Damage", "Header", "Reader", "Survey", "Writer"]
 #: Groups between two seek points: four minutes of full groups.
 _POINT_EVERY = 8
-_MAX_POINTS = MAX_TRAILER // 16
+_MAX_POINTS = (MAX_TRAILER - 64) // 16
 
 
 class Writer:
@@ -97,8 +97,11 @@ class Writer:
             if self._held_frames == size:
                 self._cut()
 
-    def close(self, samples: int | None = None) -> None:
-        """Write what is held and the trailer. samples: length per channel in all (None: frames * hop - pre_skip)."""
+    def close(self, samples: int | None = None, source: tuple[int, int] | None = None) -> None:
+        """Write what is held and the trailer. samples: length per channel in all (None: frames * hop - pre_skip).
+
+        source: rate and samples of what was encoded, which go into the file where the rate is not the codec's.
+        """
         if self._closed:
             return
         self._cut()
@@ -107,7 +110,11 @@ class Writer:
         count = max(0, frames * self.header.hop - self.header.pre_skip) if samples is None else samples
         if not 0 <= count < (1 << 64) - 1:
             raise ValueError(f"samples must lie in 0..2^64 - 2, got {samples}")
-        trailer = Trailer(samples=count, frames=frames, points=tuple(self._points), check=self._check)
+        if source is not None and not (1 <= source[0] <= MAX_RATE and 0 <= source[1] < (1 << 64) - 1):
+            raise ValueError(f"a source has 1 to {MAX_RATE} Hz and 0 to 2^64 - 2 samples, got {source}")
+        if source is not None and source[0] == self.header.rate:
+            source = None  # its length is ``samples``
+        trailer = Trailer(samples=count, frames=frames, points=tuple(self._points), source=source, check=self._check)
         self._file.write(trailer.to_bytes())
         self._file.flush()
         self._closed = True

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .contract import Codec
+from .contract import Codec, check_codes, check_wav, count_books
 
 State = dict[str, Tensor]
 
@@ -227,9 +227,7 @@ class ChunkedEncoder(_Pipeline):
         self, codec: Codec, reach: Reach | None = None, books: int | None = None, chunk: int = CHUNK,
         stages: Sequence[Stage] | None = None,
     ) -> None:  # fmt: skip
-        if books is not None and not 1 <= books <= codec.books:
-            raise ValueError(f"books must lie in 1..{codec.books}, got {books}")
-        self.books = codec.books if books is None else books
+        self.books = count_books(books, codec.books)
 
         def encode(x: Tensor) -> Tensor:
             return codec.encode(x.transpose(1, 2), books).transpose(1, 2)
@@ -243,12 +241,9 @@ class ChunkedEncoder(_Pipeline):
     @torch.no_grad()
     def push(self, wav: Tensor) -> Tensor:
         """Take the next samples: wav [B, C, n], n >= 0 -> the codes that are certain now, int64 [B, K, f]."""
-        if wav.dim() != 3 or wav.shape[1] != self.codec.channels or wav.shape[0] == 0:
-            raise ValueError(f"push wants [B, {self.codec.channels}, n] samples, got {list(wav.shape)}")
-        if not torch.isfinite(wav).all():
-            raise ValueError("push got NaN or infinite samples: clean the audio first")
+        wav = check_wav(wav, self.codec.channels, "push", empty=True)
         self._open(wav.shape[0])
-        return self._codes(self._through(wav.float().transpose(1, 2)))
+        return self._codes(self._through(wav.transpose(1, 2)))
 
     @torch.no_grad()
     def finish(self) -> Tensor:
@@ -287,11 +282,7 @@ class ChunkedDecoder(_Pipeline):
 
         Raises ValueError on codes out of range.
         """
-        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.codec.books or codes.shape[0] == 0:
-            raise ValueError(f"push wants codes [B, 1..{self.codec.books}, n], got {list(codes.shape)}")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codec.cardinality:
-            seen = f"{int(codes.min())}..{int(codes.max())}"
-            raise ValueError(f"codes must lie in 0..{self.codec.cardinality - 1}, got {seen}")
+        codes = check_codes(codes, self.codec, "push", empty=True)
         self._open(codes.shape[0])
         return self._wav(self._through(codes.transpose(1, 2)))
 

@@ -92,6 +92,42 @@ class SegmentedCodec(Codec, Protocol):
         """Segments of a signal of ``length`` samples -> wav [B, C, length], overlapped and added."""
 
 
+def check_wav(wav: Tensor, channels: int, who: str, empty: bool = False) -> Tensor:
+    """Return wav [B, C, T] in float32. Raises ValueError for what no codec takes; empty: whether T may be 0."""
+    if wav.dim() != 3 or wav.shape[1] != channels or wav.shape[0] == 0:
+        length = "n" if empty else "T"
+        seen = list(wav.shape)
+        raise ValueError(f"{who} wants [B, {channels}, {length}] samples, got {seen}: mix or reshape first")
+    if wav.shape[-1] == 0 and not empty:
+        raise ValueError(f"{who} got no samples")
+    wav = wav.float()
+    if not torch.isfinite(wav).all():
+        raise ValueError(f"{who} got NaN or infinite samples: clean the audio first")
+    return wav
+
+
+def check_codes(codes: Tensor, codec: Codec, who: str, empty: bool = False) -> Tensor:
+    """Return codes [B, K, F] as int64. Raises ValueError for what ``codec`` cannot have made; empty: F may be 0."""
+    fits = codes.dim() == 3 and codes.shape[0] and 1 <= codes.shape[1] <= codec.books
+    if not fits or (codes.shape[2] == 0 and not empty):
+        lengths = "n" if empty else "F >= 1"
+        raise ValueError(f"{who} wants codes [B >= 1, 1..{codec.books}, {lengths}], got {list(codes.shape)}")
+    if codes.is_floating_point() or codes.dtype == torch.bool:
+        raise ValueError(f"{who} wants whole numbers, got {codes.dtype}")
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codec.cardinality:
+        seen = f"{int(codes.min())}..{int(codes.max())}"
+        raise ValueError(f"codes must lie in 0..{codec.cardinality - 1}, got {seen}")
+    return codes.long()
+
+
+def count_books(books: int | None, most: int) -> int:
+    """``books`` or all ``most`` of them. Raises ValueError when there are not that many."""
+    count = most if books is None else books
+    if not 1 <= count <= most:
+        raise ValueError(f"books must lie in 1..{most}, got {books}")
+    return count
+
+
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
     """Sixteen bytes of SHA-256 over a configuration (JSON, sorted keys) and weights (sorted names, shapes, bytes).
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .contract import check_codes
 from .euclid import FactorisedRVQ
 from .neural import NeuralCodec
 from .official import DacConfig
@@ -171,7 +172,9 @@ class DacCodec(NeuralCodec):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes: int64 [B, K, F], K <= books -> wav [B, 1, F * hop]. Raises ValueError on codes out of range."""
-        return torch.cat([self._run(self.decoder, item[None]) for item in self.decode_latent(codes)])
+        # item by item from the codes on: what a signal becomes depends on nothing beside it
+        check_codes(codes, self, "decode")
+        return torch.cat([self._run(self.decoder, self.decode_latent(item[None])) for item in codes])
 
     def _run(self, net: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):

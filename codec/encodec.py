@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contract import Segment
-from .euclid import EuclideanRVQ, count_books
+from .contract import Segment, count_books
+from .euclid import EuclideanRVQ
 from .neural import NeuralCodec
 from .official import EncodecConfig
 from .seanet import Decoder, Encoder

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .books import DEAD, VECTORS_PER_CODE
+from .contract import count_books
 from .official import DacConfig
 from .rvq import Quantised
 from .seanet import Weights
@@ -256,11 +257,3 @@ def check_start(size: int, vectors: int) -> None:
 
 def _own(rows: Tensor) -> Tensor:
     return rows
-
-
-def count_books(books: int | None, most: int) -> int:
-    """``books`` or all ``most`` of them. Raises ValueError when there are not that many."""
-    count = most if books is None else books
-    if not 1 <= count <= most:
-        raise ValueError(f"books must lie in 1..{most}, got {books}")
-    return count

@@ -73,9 +73,8 @@ def encode_file(
     with _local(source) as path, binary(target) as file:
         counted = _Counted(file)
         with Writer(cast(BinaryIO, counted), header, coder, tables) as writer:
-            samples = _encode(path, codec, writer, progress)
+            samples = _encode(path, codec, writer, progress)  # closes it
             frames = writer.frames
-            writer.close(samples)
     return Encoded(samples=samples, frames=frames, books=header.books, size=counted.size)
 
 
@@ -86,8 +85,8 @@ def decode_file(
     """Decode a ``.dsc`` file into an audio file, exactly as many samples as were encoded.
 
     source: codes int64 [K, F]; target: wav [C, T], its format said by the suffix of its name, WAV into a pipe. rate:
-    the file's rate (None: the codec's; Opus and MP3 take the next one they know). Damaged chunks are concealed and
-    reported. Raises BitstreamError for a file that is none of ours or was made by another codec.
+    the file's rate (None: the codec's; Opus and MP3 take the next one they know); at the rate of what was encoded the
+    file is exactly as long as that was. Damaged chunks are concealed and reported. Raises BitstreamError for a file that is none of ours or was made by another codec.
     """
     if rate is not None and not 1000 <= rate <= 1_000_000:
         raise ValueError(f"a rate of {rate} Hz is out of range; use 1000 to 1000000, for instance 44100")
@@ -99,6 +98,9 @@ def decode_file(
         path = stack.enter_context(_or_pipe(target))
         sink = stack.enter_context(sound(path, codec.rate, codec.channels, rate, reader.samples))
         for wav in decoded_blocks(reader, codec, progress):
+            # from a pipe this is known when the last block is there
+            if reader.source is not None and reader.source[0] == sink.rate:
+                sink.total = reader.source[1]
             sink.add(wav)
         if sink.empty:
             raise BitstreamError("holds no sound (0 frames); encode it again")
@@ -147,15 +149,15 @@ def _levelled(reader: Reader, codec: Codec) -> Iterator[Tensor]:
 
 
 def _encode(path: Path, codec: Codec, writer: Writer, progress: Progress | None) -> int:
-    """Encode an audio file chunk by chunk and return its samples at the codec's rate."""
+    """Encode an audio file chunk by chunk, close the writer and return the samples at the codec's rate."""
     size, device = writer.header.chunk_frames, _device(codec)
     encoder = codec.encoder_stream(writer.header.books)
     codes = torch.zeros(writer.header.books, 0, dtype=torch.int64)
     gains: deque[float] = deque()
     about = audio.info(path)
     expected = max(1, round(about.duration * codec.rate))
-    samples = 0
-    for wav, gain in _brought_to_level(path, codec, size * codec.hop):
+    samples, heard = 0, _Sum()
+    for wav, gain in _brought_to_level(path, codec, size * codec.hop, heard.add):
         gains.append(gain)
         samples += wav.shape[1]
         codes = torch.cat([codes, encoder.push(wav[None].to(device))[0].cpu()], 1)
@@ -167,16 +169,19 @@ def _encode(path: Path, codec: Codec, writer: Writer, progress: Progress | None)
     codes = torch.cat([codes, encoder.finish()[0].cpu()], 1)
     for part in torch.split(codes, size, 1) if codes.shape[1] else ():
         writer.write(part, gains.popleft())
+    writer.close(samples, source=(about.rate, heard.total))
     if progress is not None:
         progress(samples, samples)
     return samples
 
 
-def _brought_to_level(path: Path, codec: Codec, size: int) -> Iterator[tuple[Tensor, float]]:
+def _brought_to_level(
+    path: Path, codec: Codec, size: int, heard: Callable[[int], None]
+) -> Iterator[tuple[Tensor, float]]:
     """Read chunks [C, T] of ``size`` samples, each with the gain that belongs on its decoded sound."""
     envelope, span = Envelope(codec.rate), range_of(codec)
     held: tuple[Tensor, float] | None = None
-    for wav in audio.blocks(path, size / codec.rate, codec.rate, codec.channels):
+    for wav in audio.blocks(path, size / codec.rate, codec.rate, codec.channels, heard):
         gain = gain_of(wav, span)
         # a gain that stays costs the file next to nothing; the coder does not hear a few decibels
         if held is not None and abs(gain - held[1]) < HOLD_DB:
@@ -235,6 +240,17 @@ def _check_fits(header: Header, codec: Codec) -> None:
 def _device(codec: Codec) -> torch.device:
     parameters = getattr(codec, "parameters", None)
     return next(parameters()).device if callable(parameters) else torch.device("cpu")
+
+
+class _Sum:
+    """Adds up what it is told."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, count: int) -> None:
+        """Add ``count``."""
+        self.total += count
 
 
 class _Counted:

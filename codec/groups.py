@@ -12,6 +12,8 @@ GROUP_SYNC, TRAILER_SYNC = b"\xd5\xca", b"\xd5\xe0"
 MAX_GROUP_CODES = 1 << 20
 #: Coders of a group: codes packed, the codec's context model, the adaptive model that needs no tables.
 PACKED, CONTEXT, ADAPTIVE = 0, 1, 2
+#: Highest sample rate in Hz.
+MAX_RATE = 1_000_000
 #: Longest trailer, in bytes.
 MAX_TRAILER = 1 << 14
 #: Longest group header: 255 gains of two bytes and sizes of three.
@@ -143,11 +145,15 @@ def seal(start: int, body: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Trailer:
-    """The end of a file: samples and frames in all, seek points (frames, bytes from the first group), a CRC-32."""
+    """The end of a file: samples and frames in all, seek points (frames, bytes from the first group), a CRC-32.
+
+    source: rate in Hz and samples per channel of the sound that was encoded, where its rate was not the codec's.
+    """
 
     samples: int
     frames: int
     points: tuple[tuple[int, int], ...] = ()
+    source: tuple[int, int] | None = None
     check: int
 
     def to_bytes(self) -> bytes:
@@ -157,6 +163,8 @@ class Trailer:
         for point in self.points:
             out += put_varint(point[0] - frame) + put_varint(point[1] - offset)
             frame, offset = point
+        if self.source is not None:
+            out += put_varint(self.source[0]) + put_varint(self.source[1])
         out += self.check.to_bytes(4, "little")
         out = TRAILER_SYNC + (len(out) + 6).to_bytes(2, "little") + out
         return out + crc16(out).to_bytes(2, "little")
@@ -164,10 +172,10 @@ class Trailer:
 
 def read_trailer(data: bytes) -> tuple[Trailer, int] | None:
     """The trailer at the beginning of ``data`` and its length; None where none stands or it is damaged."""
-    length = int.from_bytes(data[2:4], "little")
-    if data[:2] != TRAILER_SYNC or not 13 <= length <= min(MAX_TRAILER, len(data)):
+    size = int.from_bytes(data[2:4], "little")
+    if data[:2] != TRAILER_SYNC or not 13 <= size <= min(MAX_TRAILER, len(data)):
         return None
-    data = data[:length]
+    data = data[:size]
     if crc16(data[:-2]) != int.from_bytes(data[-2:], "little"):
         return None
     check, data = int.from_bytes(data[-6:-2], "little"), data[:-6]
@@ -181,7 +189,13 @@ def read_trailer(data: bytes) -> tuple[Trailer, int] | None:
             more, at = get_varint(data, at, 1 << 48)
             frame, offset = frame + step, offset + more
             points.append((frame, offset))
+        source = None
+        if at < len(data):
+            rate, at = get_varint(data, at, MAX_RATE)
+            length, at = get_varint(data, at, (1 << 64) - 2)
+            source = (rate, length)
     except ValueError:
         return None
-    trailer = Trailer(samples=samples, frames=frames, points=tuple(points), check=check)
-    return (trailer, length) if at == len(data) else None
+    if at != len(data) or (source is not None and source[0] == 0):
+        return None
+    return Trailer(samples=samples, frames=frames, points=tuple(points), source=source, check=check), size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .groups import Shape
+from .groups import MAX_RATE, Shape
 from .packing import MAX_BITS, MAX_BOOKS, MAX_FRAMES
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Header:
         if len(self.fingerprint) != 16:
             raise ValueError(f"a fingerprint has 16 bytes, got {len(self.fingerprint)}")
         limits = {
-            "rate": (1, 1_000_000), "channels": (1, 8), "books": (1, MAX_BOOKS), "bits": (1, MAX_BITS),
+            "rate": (1, MAX_RATE), "channels": (1, 8), "books": (1, MAX_BOOKS), "bits": (1, MAX_BITS),
             "hop": (1, 65535), "pre_skip": (0, 65535), "chunk_frames": (1, MAX_FRAMES),
         }  # fmt: skip
         for name, (low, high) in limits.items():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import contract
+from .base import CodecModule
 from .conv import ConvNeXt, Downsample, Upsample
 from .noise import ROWS, rows, table
 from .rvq import Quantised, ResidualVQ
@@ -220,8 +220,11 @@ class Decoder(nn.Module):
         return left_right(synthesise(spec, self.config.window, self.config.hop // 2))
 
 
-class Codec(nn.Module):
+class Codec(CodecModule):
     """A neural audio codec: :meth:`encode` and :meth:`decode`; ``rate`` in Hz, ``hop`` in samples per frame."""
+
+    config: CodecConfig
+    statistics = (".total", ".count")
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -232,57 +235,14 @@ class Codec(nn.Module):
         )
         self.decoder = Decoder(config)
 
-    @property
-    def rate(self) -> int:
-        """Sample rate in Hz."""
-        return self.config.rate
-
-    @property
-    def channels(self) -> int:
-        """Channels of the audio it takes and gives."""
-        return self.config.channels
-
-    @property
-    def hop(self) -> int:
-        """Samples per token frame."""
-        return self.config.hop
-
-    @property
-    def books(self) -> int:
-        """Number of codebooks K."""
-        return self.config.books
-
-    @property
-    def cardinality(self) -> int:
-        """Codes per book V."""
-        return self.config.cardinality
-
-    @property
-    def frame_rate(self) -> float:
-        """Token frames per second."""
-        return self.config.rate / self.config.hop
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Sixteen bytes that name this very model; training statistics do not count."""
-        weights = {name: v for name, v in self.state_dict().items() if not name.endswith((".total", ".count"))}
-        return contract.fingerprint({"family": type(self).__name__, **self.config.to_dict()}, weights)
-
     @torch.no_grad()
     def encode(self, wav: Tensor, books: int | None = None) -> Tensor:
         """wav: [B, C, T] at ``rate`` -> codes int64 [B, K, F], F = ceil(T / hop); the end is padded with silence.
 
         books: how many books to compute (all by default). Raises ValueError on wrong shapes, emptiness, NaN.
         """
-        if wav.dim() != 3 or wav.shape[1] != self.channels:
-            raise ValueError(
-                f"encode wants [B, {self.channels}, T] samples, got {list(wav.shape)}: mix or reshape first"
-            )
-        if wav.shape[-1] == 0 or wav.shape[0] == 0:
-            raise ValueError("encode got no samples")
-        if not torch.isfinite(wav).all():
-            raise ValueError("encode got NaN or infinite samples: clean the audio first")
-        wav = nn.functional.pad(wav.float(), (0, -wav.shape[-1] % self.hop))
+        wav = self._check(wav)
+        wav = nn.functional.pad(wav, (0, -wav.shape[-1] % self.hop))
         with torch.autocast(wav.device.type, enabled=False):
             return self.quantiser.encode(self.encoder(wav), books)
 
@@ -294,18 +254,8 @@ class Codec(nn.Module):
             wav: Tensor = self.decoder(latent, rows(codes))
         return wav
 
-    @torch.no_grad()
-    def decode_latent(self, codes: Tensor) -> Tensor:
-        """codes: int64 [B, K, F], K <= books -> latent [B, F, D], what the decoder network sees.
-
-        Raises ValueError on codes out of range.
-        """
-        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.books or codes.shape[2] == 0:
-            raise ValueError(f"decode wants codes [B, 1..{self.books}, F >= 1], got {list(codes.shape)}")
-        if codes.min() < 0 or codes.max() >= self.cardinality:
-            raise ValueError(f"codes must lie in 0..{self.cardinality - 1}, got {int(codes.min())}..{int(codes.max())}")
-        with torch.autocast(codes.device.type, enabled=False):
-            return self.quantiser.decode(codes)
+    def _latent(self, codes: Tensor) -> Tensor:
+        return self.quantiser.decode(codes)
 
     def encoder_stream(self, books: int | None = None) -> stream.Encoder:
         """A fresh encoder that takes audio piece by piece, see :mod:`descant.codec.stream`."""

@@ -1,4 +1,4 @@
-"""What EnCodec and DAC share as codecs of the house: checks, names, files; the networks are in their own modules."""
+"""What EnCodec and DAC share beyond :mod:`descant.codec.base`: training, streams, files, half precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import contract
+from .base import CodecModule
 from .euclid import EuclideanRVQ, FactorisedRVQ
 from .official import DacConfig, EncodecConfig
 from .rvq import Quantised
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Self = TypeVar("Self", bound="NeuralCodec")
 
-#: Training statistics: part of the file, no part of what the codec computes.
-STATISTICS = (".inited", ".cluster_size", ".embed_avg")
 
-
-class NeuralCodec(nn.Module):
-    """A codec with an encoder, a residual quantiser and a decoder: the contract's public face."""
+class NeuralCodec(CodecModule):
+    """A codec with an encoder, a residual quantiser and a decoder that carry the names of published files."""
 
     config: EncodecConfig | DacConfig
+    statistics = (".inited", ".cluster_size", ".embed_avg")
     encoder: nn.Module
     decoder: nn.Module
     quantizer: EuclideanRVQ | FactorisedRVQ
@@ -39,36 +37,6 @@ class NeuralCodec(nn.Module):
         self._cache: dict[str, tuple[object, Any]] = {}
 
     @property
-    def rate(self) -> int:
-        """Sample rate in Hz."""
-        return self.config.rate
-
-    @property
-    def channels(self) -> int:
-        """Channels of the audio it takes and gives."""
-        return self.config.channels
-
-    @property
-    def hop(self) -> int:
-        """Samples per token frame."""
-        return self.config.hop
-
-    @property
-    def books(self) -> int:
-        """Number of codebooks K."""
-        return self.config.books
-
-    @property
-    def cardinality(self) -> int:
-        """Codes per book V."""
-        return self.config.cardinality
-
-    @property
-    def frame_rate(self) -> float:
-        """Token frames per second."""
-        return self.config.rate / self.config.hop
-
-    @property
     def quantiser(self) -> EuclideanRVQ | FactorisedRVQ:
         """The books, as the training recipe calls them; files say ``quantizer``."""
         return self.quantizer
@@ -76,11 +44,7 @@ class NeuralCodec(nn.Module):
     @property
     def fingerprint(self) -> bytes:
         """Sixteen bytes that name this very model; training statistics do not count."""
-        return self._cached("fingerprint", self._fingerprint)
-
-    def _fingerprint(self) -> bytes:
-        weights = {name: value for name, value in self.state_dict().items() if not name.endswith(STATISTICS)}
-        return contract.fingerprint({"family": type(self).__name__, **self.config.to_dict()}, weights)
+        return self._cached("fingerprint", lambda: super(NeuralCodec, self).fingerprint)
 
     def books_for(self, kbps: float) -> int:
         """How many books ``kbps`` pays for. Raises ValueError when that is none, or more than there are."""
@@ -98,32 +62,8 @@ class NeuralCodec(nn.Module):
         self.bf16 = True
         return self
 
-    def encode(self, wav: Tensor, books: int | None = None) -> Tensor:
-        """wav: [B, C, T] at ``rate`` -> codes int64 [B, K, F], F = ceil(T / hop).
-
-        books: how many books to compute (all by default). Raises ValueError on wrong shapes, emptiness, NaN.
-        """
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes: int64 [B, K, F], K <= books -> wav [B, C, F * hop]. Raises ValueError on codes out of range."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def decode_latent(self, codes: Tensor) -> Tensor:
-        """codes: int64 [B, K, F], K <= books -> latent [B, F, D], what the decoder network sees.
-
-        Raises ValueError on codes out of range.
-        """
-        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.books or codes.shape[0] == 0 or codes.shape[2] == 0:
-            raise ValueError(f"decode wants codes [B >= 1, 1..{self.books}, F >= 1], got {list(codes.shape)}")
-        if codes.is_floating_point() or codes.dtype == torch.bool:
-            raise ValueError(f"decode wants whole numbers, got {codes.dtype}")
-        if codes.min() < 0 or codes.max() >= self.cardinality:
-            raise ValueError(f"codes must lie in 0..{self.cardinality - 1}, got {int(codes.min())}..{int(codes.max())}")
-        with torch.autocast(codes.device.type, enabled=False):
-            return self.quantizer.decode(codes.long())
+    def _latent(self, codes: Tensor) -> Tensor:
+        return self.quantizer.decode(codes)
 
     def forward(
         self, wav: Tensor, keep: Tensor | None, generator: torch.Generator | None = None
@@ -167,18 +107,6 @@ class NeuralCodec(nn.Module):
         """Training mode, or evaluation: weights are about to change, so what was derived from them is forgotten."""
         self._cache.clear()
         return super().train(mode)
-
-    def _check(self, wav: Tensor) -> Tensor:
-        if wav.dim() != 3 or wav.shape[1] != self.channels:
-            raise ValueError(
-                f"encode wants [B, {self.channels}, T] samples, got {list(wav.shape)}: mix or reshape first"
-            )
-        if wav.shape[-1] == 0 or wav.shape[0] == 0:
-            raise ValueError("encode got no samples")
-        wav = wav.float()
-        if not torch.isfinite(wav).all():
-            raise ValueError("encode got NaN or infinite samples: clean the audio first")
-        return wav
 
     def _cached(self, name: str, make: Callable[[], T]) -> T:
         """What ``make`` derives from the weights, made again when a weight has changed."""

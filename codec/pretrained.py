@@ -201,12 +201,12 @@ def _neural(config: EncodecConfig | DacConfig) -> NeuralCodec:
 
 def _filled(config: EncodecConfig | DacConfig, tensors: dict[str, Tensor], place: Path) -> NeuralCodec:
     """A codec of ``config`` that holds ``tensors``; its training statistics may be missing."""
-    from .neural import STATISTICS
+    from .neural import NeuralCodec
 
     with torch.device("meta"):  # nothing is drawn or allocated only to be overwritten
         codec = _neural(config)
     for name, value in codec.state_dict().items():
-        if name.endswith(STATISTICS) and name not in tensors:
+        if name.endswith(NeuralCodec.statistics) and name not in tensors:
             vectors = tensors.get(name.rpartition(".")[0] + ".embed")
             known = vectors is not None and name.endswith(".embed_avg")
             tensors[name] = vectors.clone() if vectors is not None and known else torch.ones(value.shape)

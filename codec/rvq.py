@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .books import DEAD, Book, GradientBook
+from .contract import count_books
 
 __all__ = ["Book", "GradientBook", "Quantised", "ResidualVQ", "usage"]
 
@@ -121,9 +122,7 @@ class ResidualVQ(nn.Module):
             book.update(z[:, k].reshape(-1, z.shape[-1]), codes[:, k].reshape(-1), self.decay, generator)
 
     def _take(self, books: int | None) -> list[Book]:
-        count = len(self.books) if books is None else books
-        if not 1 <= count <= len(self.books):
-            raise ValueError(f"books must lie in 1..{len(self.books)}, got {books}")
+        count = count_books(books, len(self.books))
         return [book for book in self.books if isinstance(book, Book)][:count]
 
 

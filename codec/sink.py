@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,12 +16,11 @@ import soundfile
 import soxr
 from torch import Tensor
 
-from .audio import _FORMATS, _QUALITY, _RATES, AudioError
+from .formats import FORMATS, QUALITY, STEP, check_format, rate_for, subtype_like, whole_numbers
 
-#: Samples per call of the library: one giant write overflows the Vorbis encoder's stack.
-_STEP = 1 << 16
 #: Bytes that a plain WAV file can hold; longer ones become RF64, which the same readers know.
 _WAV_LIMIT = 4_000_000_000
+_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 @contextlib.contextmanager
@@ -62,33 +62,42 @@ def binary(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
         yield file
 
 
-def check_format(path: str | os.PathLike[str], channels: int) -> None:
-    """Refuse a file name whose suffix says no format we write, or one that cannot hold ``channels``."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise AudioError(f"{path}: the suffix says no known format; use one of {', '.join(_FORMATS)}")
-    if suffix == ".mp3" and channels > 2:
-        raise AudioError(f"{path}: MP3 holds 1 or 2 channels, not {channels}; use .flac or .wav")
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` if a sound can be written there. Raises ValueError or OSError saying why not.
 
-
-def rate_for(path: str | os.PathLike[str], rate: int) -> int:
-    """``rate``, or where the format of ``path`` does not know it, the next higher one it does, else its highest."""
-    known = _RATES.get(Path(path).suffix.lower())
-    if known is None or rate in known:
-        return rate
-    return min((other for other in known if other > rate), default=known[-1])
+    For a look before long work: something is really written beside it and removed again, since permission bits say
+    little on a read-only disk.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"cannot write {target}: name it with one of {', '.join(FORMATS)}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"cannot write {target}: it exists and is not an ordinary file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}")
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".descant-"):
+            pass
+        if target.exists():
+            with open(target, "ab"):
+                pass
+    except OSError as error:
+        raise type(error)(f"cannot write {target}: {error.strerror or error}") from None
+    return target
 
 
 class SoundSink:
     """Takes blocks [C, T] of a sound at ``rate`` and writes them at ``to_rate``: round(T * to_rate / rate) samples.
 
-    Samples beyond -1 ... 1 are clipped and counted in ``clipped``.
+    Samples beyond -1 ... 1 are clipped and counted in ``clipped``. ``total``: how many samples the file shall have, where
+    that is known better than from ``rate``; followed as far as rounding explains the difference.
     """
 
     def __init__(self, file: soundfile.SoundFile, rate: int, to_rate: int, channels: int) -> None:
         self.rate, self._file, self._from, self._channels = to_rate, file, rate, channels
-        self._resampler = None if rate == to_rate else soxr.ResampleStream(rate, to_rate, channels, "float32", _QUALITY)
+        self._resampler = None if rate == to_rate else soxr.ResampleStream(rate, to_rate, channels, "float32", QUALITY)
         self._taken = self.samples = self.clipped = 0
+        self.total: int | None = None
 
     @property
     def empty(self) -> bool:
@@ -111,7 +120,11 @@ class SoundSink:
 
     def _due(self) -> int:
         """Samples the file still lacks for what was taken so far."""
-        return round(self._taken * self.rate / self._from) - self.samples
+        length = round(self._taken * self.rate / self._from)
+        # a sample at the lower rate lasts rate / from at the higher one
+        if self.total is not None and abs(self.total - length) <= 1 + self.rate / self._from:
+            length = self.total
+        return length - self.samples
 
     def _write(self, data: np.ndarray) -> None:
         if self._resampler is not None:  # never more than the sound is long
@@ -119,26 +132,26 @@ class SoundSink:
         self.samples += len(data)
         self.clipped += int((np.abs(data) > 1.0).sum())
         data = np.nan_to_num(data).clip(-1.0, 1.0)
-        for start in range(0, len(data), _STEP):
-            part = data[start : start + _STEP]
-            if self._file.subtype == "PCM_24":
-                # 24 bits in the upper bytes of an int32; scaled as they are read, not by one less
-                part = np.rint(part.astype(np.float64) * 2.0**23).clip(-(2.0**23), 2.0**23 - 1).astype(np.int32) * 256
-            self._file.write(part)
+        for start in range(0, len(data), STEP):
+            self._file.write(whole_numbers(data[start : start + STEP], self._file.subtype))
 
 
 @contextlib.contextmanager
 def sound(
-    path: str | os.PathLike[str], rate: int, channels: int, to_rate: int | None = None, samples: int | None = None
-) -> Iterator[SoundSink]:
+    path: str | os.PathLike[str], rate: int, channels: int, to_rate: int | None = None, samples: int | None = None,
+    like: str | os.PathLike[str] | None = None,
+) -> Iterator[SoundSink]:  # fmt: skip
     """Open the audio file ``path`` for a sound at ``rate``; it appears only when the block ends well.
 
-    to_rate: the file's rate (None: ``rate``, or the next one its format knows); samples: the length, if known.
+    to_rate: the file's rate (None: ``rate``, or the next one its format knows); samples: the length, if
+    known; like: a file whose sample format is kept where the new one can (None: 24 bits).
     """
     check_format(path, channels)
     to_rate = rate_for(path, rate if to_rate is None else to_rate)
-    kind, subtype = _FORMATS[Path(path).suffix.lower()]
-    if kind == "WAV" and (samples or 0) / rate * to_rate * channels * 3 > _WAV_LIMIT:
+    kind, subtype = FORMATS[Path(path).suffix.lower()]
+    if like is not None:
+        subtype = subtype_like(path, soundfile.info(like).subtype)
+    if kind == "WAV" and (samples or 0) / rate * to_rate * channels * _BYTES[subtype] > _WAV_LIMIT:
         kind = "RF64"
     with whole_file(path) as part:
         try:

@@ -11,12 +11,14 @@ Letters: B batch, C channels, K codebooks, n samples or frames of one push.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from .contract import check_codes, check_wav, count_books
 from .conv import ConvNeXt, steady
 from .model import left_right, mid_side
 from .noise import rows as noise_rows
@@ -31,7 +33,7 @@ _BLOCK = 250
 State = dict[str, Tensor]
 
 
-class _Stream:
+class _Stream(ABC):
     """What both directions share: a state that is data, begun at the first push."""
 
     def __init__(self, codec: Codec) -> None:
@@ -72,8 +74,10 @@ class _Stream:
             )
         return self._state
 
+    @abstractmethod
     def _begin(self, batch: int) -> State:
-        raise NotImplementedError
+        # the state of a signal that has not begun
+        ...
 
     @property
     def _device(self) -> torch.device:
@@ -92,9 +96,7 @@ class Encoder(_Stream):
 
     def __init__(self, codec: Codec, books: int | None = None) -> None:
         super().__init__(codec)
-        if books is not None and not 1 <= books <= codec.books:
-            raise ValueError(f"books must lie in 1..{codec.books}, got {books}")
-        self.books = books
+        self.books = count_books(books, codec.books)
         config = codec.config
         self._window, self._hop = config.window, config.hop // 2
         self._side = (self._window - self._hop) // 2
@@ -104,12 +106,9 @@ class Encoder(_Stream):
     @torch.no_grad()
     def push(self, wav: Tensor) -> Tensor:
         """Take the next samples: wav [B, C, n], n >= 0 -> the codes that are certain now, int64 [B, K, f]."""
-        if wav.dim() != 3 or wav.shape[1] != self.codec.channels or wav.shape[0] == 0:
-            raise ValueError(f"push wants [B, {self.codec.channels}, n] samples, got {list(wav.shape)}")
-        if not torch.isfinite(wav).all():
-            raise ValueError("push got NaN or infinite samples: clean the audio first")
+        wav = check_wav(wav, self.codec.channels, "push", empty=True)
         self._open(wav.shape[0])
-        return self._join([self._advance(part) for part in torch.split(wav.float(), _BLOCK * self.codec.hop, dim=-1)])
+        return self._join([self._advance(part) for part in torch.split(wav, _BLOCK * self.codec.hop, dim=-1)])
 
     @torch.no_grad()
     def finish(self) -> Tensor:
@@ -152,7 +151,7 @@ class Encoder(_Stream):
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         if not parts:
-            shape = (len(self._state["ended"]), self.books or self.codec.books, 0)
+            shape = (len(self._state["ended"]), self.books, 0)
             return torch.zeros(shape, dtype=torch.int64, device=self._device)
         return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
 
@@ -176,11 +175,11 @@ class Decoder(_Stream):
 
         The number of books K may change from push to push.
         """
-        if codes.dim() == 3 and codes.shape[2] == 0 and codes.shape[0] and 1 <= codes.shape[1] <= self.codec.books:
-            self._open(codes.shape[0])
+        codes = check_codes(codes, self.codec, "push", empty=True)
+        self._open(codes.shape[0])
+        if codes.shape[2] == 0:
             return self._nothing()
         latent = self.codec.decode_latent(codes)
-        self._open(codes.shape[0])
         rows = noise_rows(codes)
         parts = zip(torch.split(latent, _BLOCK, 1), torch.split(rows, _BLOCK, 1), strict=True)
         return torch.cat([self._advance(*part) for part in parts], -1)

@@ -4,6 +4,11 @@ The distance is ``|m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)`` (Dowson and
 ``C = F^T F`` its last term is the nuclear norm of ``F1 F2^T``, because ``F1 F2^T (F1 F2^T)^T`` has the eigenvalues of
 ``C1 C2``. So no matrix square root is taken, no multiple of the identity is added, nothing can turn complex, and fewer
 samples than dimensions are no special case: the centred samples themselves are then the factor.
+
+Any factor will do, and one from Cholesky costs least. It has a second virtue: its rows fall off as the variances do, so
+that the product of two is graded from large to small, and the eigenvalues of a matrix graded so come out of the usual
+reduction far more exactly than their worst case (Martin, Reinsch and Wilkinson, 1968, on tred; Barlow and Demmel, 1990,
+on why). Whether they did is not hoped for but checked, see :func:`nuclear_norm`.
 """
 
 from __future__ import annotations
@@ -16,9 +21,11 @@ import torch
 from torch import Tensor
 
 _EPS = 2.0**-52
-#: Rounding of the fast path that is tolerated, relative to tr C1 + tr C2.
+#: Error of the fast path that is tolerated, relative to (tr C1 + tr C2) / 2.
 _TOLERANCE = 1e-14
 _BLOCK = 1 << 12
+#: Size of a square block that stays in a core's cache, and variances so alike that their order is left as it is.
+_CACHED, _ALIKE = 256, 4.0
 
 
 class Statistics:
@@ -93,6 +100,8 @@ class Gaussian:
     """Vectors it was estimated from; None when it is known exactly."""
     triangular: bool = False
     """Whether ``factor`` is upper triangular, from Cholesky."""
+    volume: float | None = None
+    """Logarithm of the determinant of a square ``factor``, where its making told."""
 
     @property
     def trace(self) -> float:
@@ -103,8 +112,8 @@ class Gaussian:
 def of_moments(mean: Tensor, covariance: Tensor, count: int | None = None) -> Gaussian:
     """A Gaussian of mean [D] and covariance [D, D]; ``count`` samples bound its rank where known.
 
-    Factor: Cholesky where the covariance is safely positive definite, otherwise from its eigenvectors, those at the
-    level of rounding left out. Raises ValueError when shapes do not fit, values are not finite, or the matrix is not
+    Factor: Cholesky, the largest variances first, where the covariance is safely positive definite; otherwise from its
+    eigenvectors, those at the level of rounding left out. Raises ValueError when shapes do not fit, values are not finite, or the matrix is not
     symmetric or clearly not positive semidefinite.
     """
     centre, table = mean.detach().to("cpu", torch.float64), covariance.detach().to("cpu", torch.float64)
@@ -119,10 +128,9 @@ def of_moments(mean: Tensor, covariance: Tensor, count: int | None = None) -> Ga
     if askew > 1e-6 * size * scale:
         raise ValueError("the covariance is not symmetric: pass a covariance matrix, not a factor of one")
     if count is None or count > size:
-        lower, failed = torch.linalg.cholesky_ex(table)
-        # below this the last pivots are rounding, and eigenvalues tell better which
-        if not int(failed) and float(lower.diagonal().square().min()) > 64 * size * _EPS * scale:
-            return Gaussian(centre, lower.T, count, triangular=True)
+        found = _by_cholesky(centre, table, count)
+        if found is not None:
+            return found
     values, basis = torch.linalg.eigh((table + table.T) / 2)
     if float(values[0]) < -1e-6 * max(scale, float(values[-1])):
         raise ValueError(f"the covariance has the negative eigenvalue {float(values[0]):.3g}: it is no covariance")
@@ -151,11 +159,14 @@ def of_statistics(gathered: Statistics) -> Gaussian:
     return of_moments(gathered.mean, gathered.covariance, gathered.count)
 
 
-def nuclear_norm(matrix: Tensor) -> float:
+def nuclear_norm(matrix: Tensor, volume: float | None = None, scale: float = 0.0) -> float:
     """Sum of the singular values of [M, N].
 
     The roots of the eigenvalues of ``W W^T`` cost a third of the singular values of ``W``, but an eigenvalue is only
-    known to the rounding of the largest one; they are used where that cannot show.
+    certain to the rounding of the largest one; they are used where that cannot show, relative to the sum or to
+    ``scale``. For a square matrix whose log |det| is known as ``volume`` there is a finer test: the eigenvalues'
+    logarithms must add up to twice that. What is missing is mostly the relative error of the smallest; if errors are to
+    eigenvalues as roots are, which is how those of graded matrices come out, it gives the error of the sum.
     """
     if 0 in matrix.shape:
         return 0.0
@@ -165,11 +176,16 @@ def nuclear_norm(matrix: Tensor) -> float:
 
     table = wide.contiguous().numpy()
     values = np.linalg.eigvalsh(table @ table.T)
-    rounding = 4 * _EPS * values[-1]
     if values[0] > 0:
         roots = np.sqrt(values)
-        if np.sqrt(np.square(rounding / (2 * roots)).sum()) <= _TOLERANCE * roots.sum():
-            return float(roots.sum())
+        total = float(roots.sum())
+        error = float(np.linalg.norm(2 * _EPS * values[-1] / roots))
+        if volume is not None and error > _TOLERANCE * total:
+            logs = np.log(values)
+            missing = abs(float(logs.sum()) - 2 * volume) + _EPS * float(np.abs(logs).sum())
+            error = 0.5 * missing * math.sqrt(roots.size) / float(np.linalg.norm(1 / roots))
+        if error <= _TOLERANCE * max(total, scale):
+            return total
     return float(np.linalg.svd(table, compute_uv=False).sum())
 
 
@@ -178,10 +194,53 @@ def distance(first: Gaussian, second: Gaussian) -> float:
     if first.mean.shape != second.mean.shape:
         raise ValueError(f"{first.mean.numel()} and {second.mean.numel()} dimensions: use one embedder for both sets")
     apart = float((first.mean - second.mean).square().sum())
+    spread = first.trace + second.trace
     both = first.triangular and second.triangular
     product = _upper_by_lower(first.factor, second.factor.T) if both else first.factor @ second.factor.T
-    overlap = nuclear_norm(product)
-    return max(0.0, apart + first.trace + second.trace - 2 * overlap)
+    known = first.volume is not None and second.volume is not None
+    volume = first.volume + second.volume if known else None
+    return max(0.0, apart + spread - 2 * nuclear_norm(product, volume, spread / 2))
+
+
+def _by_cholesky(mean: Tensor, table: Tensor, count: int | None) -> Gaussian | None:
+    """The Gaussian with a Cholesky factor; None where the covariance is not safely positive definite."""
+    spread = table.diagonal()
+    if not spread.numel():
+        return None
+    scale, least = float(spread.max()), float(spread.min())
+    # below this the last pivots are rounding, and eigenvalues tell better which
+    floor = 64 * table.shape[0] * _EPS * scale
+    if least <= floor:
+        return None
+    order = spread.argsort(descending=True) if scale > _ALIKE * least else None
+    lower = _cholesky(table if order is None else table[order][:, order])
+    if lower is None or float(lower.diagonal().square().min()) <= floor:
+        return None
+    volume = float(lower.diagonal().log().sum())
+    if order is None:
+        return Gaussian(mean, lower.T, count, triangular=True, volume=volume)
+    factor = torch.empty_like(lower)
+    factor[:, order] = lower.T
+    return Gaussian(mean, factor, count, volume=volume)
+
+
+def _cholesky(table: Tensor) -> Tensor | None:
+    """Lower factor of [D, D], in blocks that fit a core's cache; None where a pivot is not positive."""
+    size = table.shape[0]
+    if size <= _CACHED:
+        lower, failed = torch.linalg.cholesky_ex(table)
+        return None if int(failed) else lower
+    h = size // 2
+    first = _cholesky(table[:h, :h])
+    if first is None:
+        return None
+    below = torch.linalg.solve_triangular(first.T, table[h:, :h], upper=True, left=False)
+    last = _cholesky(torch.addmm(table[h:, h:], below, below.T, alpha=-1))
+    if last is None:
+        return None
+    lower = torch.zeros_like(table)
+    lower[:h, :h], lower[h:, :h], lower[h:, h:] = first, below, last
+    return lower
 
 
 def _upper_by_lower(upper: Tensor, lower: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import cli_codec, cli_generate, cli_info, cli_train
+from . import cli_codec, cli_generate, cli_info, cli_score, cli_train
 from .request import RequestError
 
 _EPILOG = """examples:
@@ -22,6 +22,7 @@ _EPILOG = """examples:
   descant extend bossa.wav --seconds 20 -o longer.wav
   descant encode bossa.wav -o bossa.dsc
   descant info
+  descant score --generated out --reference real -o report
 
 'descant COMMAND --help' explains a command.
 """
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"descant {_version()}")
     top.add_argument("--debug", action="store_true", help="show where an error happened")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for module in (cli_generate, cli_codec, cli_info, cli_train):
+    for module in (cli_generate, cli_codec, cli_info, cli_score, cli_train):
         module.add(commands)
     return top
 

@@ -149,7 +149,7 @@ def _generate_one(
 
 def run_extend(args: argparse.Namespace) -> None:
     """``descant extend``."""
-    from .files import check_target
+    from ..codec.sink import check_target
 
     request = request_of(args)
     resolve_continuation(request)
@@ -189,7 +189,7 @@ def default_threads() -> int:
 
 def _targets(name: str, count: int, as_json: bool) -> list[str]:
     """Names of the files to write, checked; ``-`` stands for standard output."""
-    from .files import check_target
+    from ..codec.sink import check_target
 
     if name == "-":
         if count > 1 or as_json:

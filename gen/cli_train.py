@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_bench_codec, cli_codec, cli_distances
+from . import cli_bench_codec, cli_bench_judge, cli_codec, cli_distances
 from .request import RequestError
 
 _RENDER = """examples:
@@ -26,6 +26,7 @@ _TRAIN = """examples:
   torchrun --nproc-per-node 2 -m descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/two
   descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/lm
   descant train lm small --data data/tokens/train --dev data/tokens/dev --out runs/lm steps=2000 batch=8
+  descant train judge small --data data/judge/train --dev data/judge/dev --out runs/judge
 
 A run that was stopped or killed goes on where its last checkpoint was when the same command is given again.
 'tensorboard --logdir runs' shows its curves; the model that --model takes is in the folder 'export' of --out.
@@ -36,6 +37,7 @@ _PREPARE = """examples:
   descant prepare audio --pieces data/pieces/train.jsonl.gz --files data/real/train --out data/audio/train
   descant prepare audio --files my-records --rate 48000 --stereo --out data/48/train
   descant prepare tokens --pieces data/pieces/train.jsonl.gz --codec runs/codec/export --out data/tokens/train
+  descant prepare judge --pieces judge/train.jsonl.gz --soundfont MuseScore_General.sf3 --out data/judge/train
 """
 _BENCH = """examples:
   descant bench main --data data/pieces --real data/real/test --tokens data/tokens
@@ -117,13 +119,25 @@ def _add_prepare(commands: _Commands[Any]) -> None:
     tokens.add_argument("--out", required=True, metavar="DIR")
     tokens.add_argument("--quiet", action="store_true")
     tokens.set_defaults(run=_tokens)
+    judge = _command(kinds, "judge", "render pieces stem by stem and keep what the judge hears of them")
+    judge.add_argument(
+        "--pieces", required=True, metavar="FILE", help="a .jsonl.gz of 'descant render', made for it alone"
+    )
+    judge.add_argument(
+        "--soundfont", metavar="FILE", help="for the synth layer: another than the generator's data used"
+    )
+    judge.add_argument("--codec", metavar="DIR", help="its traces are among the damages (default: the embedded codec)")
+    judge.add_argument("--limit", type=int, metavar="N", help="use the first N pieces")
+    judge.add_argument("--out", required=True, metavar="DIR")
+    judge.add_argument("--quiet", action="store_true")
+    judge.set_defaults(run=_judge)
 
 
 def _add_train(commands: _Commands[Any]) -> None:
     train = _command(commands, "train", "train a model", _TRAIN)
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
     codecs = "tiny, tiny-stereo, hifi48, hifi48-small, musicgen32, encodec24, dac44, nano"
-    for name, recipes in (("codec", codecs), ("lm", "embedded, small, nano")):
+    for name, recipes in (("codec", codecs), ("lm", "embedded, small, nano"), ("judge", "small, nano")):
         one = _command(models, name, f"recipes: {recipes}", _TRAIN)
         one.add_argument("recipe", metavar="RECIPE", help=recipes)
         one.add_argument("settings", nargs="*", metavar="key=value", help="change a setting of the recipe")
@@ -155,6 +169,7 @@ def _add_bench(commands: _Commands[Any]) -> None:
     cli_bench_codec.add_codec(kinds)
     cli_codec.add_fuzz(kinds)
     cli_distances.add_distances(kinds)
+    cli_bench_judge.add_judge(kinds)
 
 
 def pairs(settings: Sequence[str]) -> dict[str, str]:
@@ -200,8 +215,10 @@ def _train(args: argparse.Namespace) -> None:
 
         if args.init:
             settings["init"] = args.init
-    else:
+    elif args.model == "lm":
         from ..recipes import lm as recipes
+    else:
+        from ..recipes import judge as recipes
     try:
         config = override(recipes.recipe(args.recipe), settings)
     except ValueError as error:
@@ -245,6 +262,22 @@ def _tokens(args: argparse.Namespace) -> None:
 
     codec = load(args.codec or find("embedded")[0])
     count = prepare.tokenise(codec, args.pieces, args.out, args.books, args.limit, args.quiet)
+    _say(args.quiet, f"{count} pieces in {args.out}")
+
+
+def _judge(args: argparse.Namespace) -> None:
+    from itertools import islice
+
+    from tqdm import tqdm
+
+    from ..codec import load
+    from ..recipes import judge_data
+    from ..recipes.piece import read_pieces
+    from .load import find
+
+    codec = load(args.codec or find("embedded")[0])
+    pieces = tqdm(islice(read_pieces(args.pieces), args.limit), desc="pieces", unit="", disable=args.quiet)
+    count = judge_data.prepare(pieces, args.out, args.soundfont, codec)
     _say(args.quiet, f"{count} pieces in {args.out}")
 
 

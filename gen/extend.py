@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..codec import audio
 from ..codec.audio import Audio
+from ..codec.formats import rate_for
+from ..codec.sink import sound
 from ..codec.stft import mel
 from ..lm.sample import sample
-from .files import nearest_rate, writing
 from .generate import LOUDNESS, Music, Progress, decode, fade
 from .load import Studio
 from .request import Plan, Request, resolve_continuation
@@ -64,10 +65,11 @@ def extend_file(
     """
     about = audio.info(source)
     _check_length(about.samples / about.rate)
-    rate = nearest_rate(target, about.rate)
+    rate = rate_for(target, about.rate)
     keep = round((_window(studio) / studio.codec.frame_rate + _LISTEN) * rate)
     held = torch.zeros(about.channels, 0)
-    with writing(target, rate, about.channels, like=source) as out:
+    length = round((about.duration + request.duration) * rate)
+    with sound(target, rate, about.channels, samples=length, like=source) as out:
         for block in audio.blocks(source, rate=rate):
             held = torch.cat([held, block], 1)
             surplus = held.shape[1] - keep

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ..codec import audio
 from ..codec.contract import Codec
-from ..eval import rhythm, tagger, tonality
+from ..eval import judge, judge_ear, rhythm, tonality
 from . import bench_adherence, bench_codec, bench_lm, bench_report, bench_verbs
-from .judge import busiest, clip_of
+from .clips import busiest, clip_of
 from .piece import Piece, read_pieces
 from .prepare import fingerprint
 
@@ -49,7 +49,7 @@ class BenchConfig:
     cache: str = "runs/bench"
     model: str = "embedded"
     judge: str | None = None
-    """Folder of the tagger; the one in the package by default."""
+    """Folder of the judge; the one in the package by default."""
     soundfont: str | None = None
     prompts: int = 64
     seconds: float = 10.0
@@ -86,10 +86,9 @@ class Bench:
         return codec
 
     @cached_property
-    def judge(self) -> tagger.Tagger:
-        """The tagger."""
-        default = Path(__file__).resolve().parent.parent / "gen" / "weights" / "judge"
-        return tagger.load(self.config.judge or default)
+    def judge(self) -> judge.Judge:
+        """The judge."""
+        return judge.load(self.config.judge)
 
     def pieces(self, split: str) -> list[Piece]:
         """Pieces of a split. Raises ValueError when its file is missing."""
@@ -141,11 +140,11 @@ class Bench:
 
     @cached_property
     def judged_by(self) -> str:
-        """What cached analyses depend on: the analysers' code and the tagger's weights."""
+        """What cached analyses depend on: the analysers' code and the judge's weights."""
         import hashlib
 
         digest = hashlib.sha256()
-        for module in (rhythm, tonality, tagger, bench_adherence):
+        for module in (rhythm, tonality, judge, judge_ear, bench_adherence):
             digest.update(Path(str(module.__file__)).read_bytes())
         for name, value in sorted(self.judge.state_dict().items()):
             digest.update(name.encode() + value.float().numpy().tobytes())

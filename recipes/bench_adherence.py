@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..eval import rhythm, tonality
+from ..eval.judge import Judge
 from ..eval.statistics import matching_test
-from ..eval.tagger import Tagger
 from ..lm.vocab import FAMILY
 from .piece import Piece
 
@@ -136,9 +136,9 @@ def wanted(piece: Piece, index: int = 0) -> Wanted:
     )  # fmt: skip
 
 
-def analyse(wav: Tensor, rate: int, tagger: Tagger) -> Heard:
+def analyse(wav: Tensor, rate: int, judge: Judge) -> Heard:
     """Listen to [C, T] at ``rate`` Hz with all analysers. A clip without pulse or key counts as tempo 0, key ''."""
-    tags = tagger.tag(wav, rate)
+    tags = judge.tag(wav, rate)
     return Heard(
         tempo=rhythm.tempo(wav, rate).bpm,
         key=tonality.key(wav, rate).name,

@@ -22,7 +22,7 @@ from ..eval import reconstruction, seam
 from ..eval.statistics import bootstrap
 from .bench_adherence import Heard, analyse, relations, score
 from .bench_codec import through_codec
-from .judge import RATE
+from .clips import RATE
 
 if TYPE_CHECKING:
     from .bench import Bench

@@ -72,6 +72,7 @@ def samples(seed: int = 0) -> list[Sample]:
             writer.write(torch.from_numpy(held))
             writer.write(torch.from_numpy(held[:2, :50]), gain=-3.5)
             writer.write(torch.from_numpy(rng.integers(0, top, (4, 47))))
+            writer.close(source=(44100, 164_934))
         made.append(Sample(name=name, data=file.getvalue(), read=_dsc(model)))
     for model_name, books in (("encodec_24khz", 4), ("encodec_48khz", 2)):
         count = 30000 if model_name == "encodec_24khz" else 60000
@@ -172,7 +173,8 @@ def _forge(data: bytes, rng: np.random.Generator) -> bytes:
         big = [0, 1, 1 << 16, 1 << 31, (1 << 32) - 1]
         points = tuple((int(rng.choice(big)), int(rng.choice(big))) for _ in range(int(rng.integers(3))))
         lie = Trailer(samples=int(rng.choice(big)) << int(rng.integers(30)), frames=int(rng.choice(big)),
-                      points=tuple(sorted(points)), check=0)  # fmt: skip
+                      points=tuple(sorted(points)), check=0,
+                      source=None if rng.random() < 0.5 else (int(rng.choice(big[1:])), int(rng.choice(big))))  # fmt: skip
         tail = lie.to_bytes() if all(b[1] >= a[1] for a, b in pairwise(lie.points)) else b""
     return data[:HEADER_BYTES] + b"".join(parts) + tail
 

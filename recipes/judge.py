@@ -1,342 +1,292 @@
-"""Train the judge: the tagger that says which genre and which instruments a clip has.
+"""Train the judge: contrastively with its own captions, and on attributes, from pieces rendered for it alone.
 
-It learns from pieces of its own (another split or other seeds than the generator's), rendered here, never from
-generated music. Of each clip it also hears a copy that is degraded (low-pass, noise, Opus, and the project's codec when
-it is given), so that a codec's traces do not pass for an instrument. See the model card beside the weights.
+Its pieces have seeds of their own, are rendered with a sound font the generator's data does not use, and are described
+by captions of its own (``recipes/judge_captions.py``). See the card beside the weights.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ..codec.audio import resample
-from ..codec.model import Codec
-from ..eval.tagger import Features, Tagger, TaggerConfig, features
-from ..lm.vocab import FAMILIES, FAMILY, GENRES, INSTRUMENTS
-from .audio_of import mixdown, render_piece
-from .bench_codec import through_codec, through_opus
-from .loop import cosine
-from .piece import Piece, Stem
+from ..eval.judge import Answer, Judge, JudgeConfig
+from ..lm.vocab import FAMILIES, FAMILY, GENRES, INSTRUMENTS, KEYS
+from .judge_captions import about
+from .judge_data import TEMPI, Batch, JudgeSet, tempo_targets
+from .loop import LoopConfig, cosine, run, stream
 
-RATE = 32_000
+
+def config(width: int = 32, **sizes: int) -> JudgeConfig:
+    """A judge of this project's vocabulary."""
+    families = tuple(FAMILY[name] for name in INSTRUMENTS)
+    return JudgeConfig(genres=GENRES, instruments=INSTRUMENTS, families=families, keys=KEYS, tempi=TEMPI, width=width,
+                       **sizes)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
+class JudgeRecipe(LoopConfig):
     """A run."""
 
-    seconds: float = 10.0
-    """Length of a clip."""
-    clips: int = 2
-    """Clips per piece."""
-    crop: float = 5.0
-    """Seconds of a training crop."""
-    epochs: int = 14
-    batch: int = 32
-    lr: float = 3e-3
-    width: int = 24
-    held: float = 0.1
-    """Share of pieces kept for thresholds and validation."""
-    bf16: bool = True
-    """Convolutions in bfloat16: half the time on processors that have it."""
-    seed: int = 900_001
-
-    def __post_init__(self) -> None:
-        if self.crop > self.seconds or self.crop < 1:
-            raise ValueError(f"crop is {self.crop} s: need 1 to {self.seconds} s")
-        if min(self.clips, self.epochs, self.batch) < 1 or not 0 < self.held < 1:
-            raise ValueError("clips, epochs and batch must be at least 1, held between 0 and 1")
+    judge: JudgeConfig = field(default_factory=config)
+    seconds: float = 5.0
+    """Length of a training clip."""
+    joint: float = 0.5
+    """Weight of the contrastive loss."""
+    dev_clips: int = 96
 
 
-@dataclass(frozen=True, kw_only=True)
-class Examples:
-    """Features and labels of N clips."""
-
-    patch: Tensor
-    """[N, bands, F], half precision."""
-    rhythm: Tensor
-    """[N, 64]."""
-    genre: Tensor
-    """[N], index into GENRES."""
-    family: Tensor
-    """[N, families], 0 or 1."""
-    lead: Tensor
-    """[N], index into INSTRUMENTS, -1 for none."""
-    piece: Tensor
-    """[N], number of the piece a clip is from."""
-
-    def take(self, rows: Tensor) -> Examples:
-        """The clips ``rows`` (indices or mask)."""
-        return Examples(
-            patch=self.patch[rows], rhythm=self.rhythm[rows], genre=self.genre[rows], family=self.family[rows],
-            lead=self.lead[rows], piece=self.piece[rows],
-        )  # fmt: skip
-
-
-def cut(piece: Piece, start: float, seconds: float) -> Piece:
-    """The part of a piece from ``start`` on, with all times moved; notes that began earlier are left out."""
-
-    def moved(stem: Stem) -> Stem:
-        notes = tuple(
-            (onset - start, min(length, start + seconds - onset), pitch, velocity)
-            for onset, length, pitch, velocity in stem.notes
-            if start <= onset < start + seconds
+def recipe(name: str) -> JudgeRecipe:
+    """The named runs: ``small`` (an hour of one core) and ``nano`` (seconds, for trials)."""
+    if name == "small":
+        return JudgeRecipe(
+            steps=4000, batch=48, lr=2e-3, warmup=100, weight_decay=0.02, beta2=0.98, clip=5.0, ema=0.995
         )
-        return replace(stem, notes=notes)
-
-    chords = tuple(
-        (max(0.0, a - start), min(seconds, b - start), symbol)
-        for a, b, symbol in piece.chords
-        if b > start and a < start + seconds
-    )
-    melody = tuple((a - start, length, pitch) for a, length, pitch in piece.melody if start <= a < start + seconds)
-    stems = tuple(stem for stem in map(moved, piece.stems) if stem.notes)
-    return replace(piece, duration=seconds, chords=chords, melody=melody, stems=stems)
+    if name == "nano":
+        small = config(8, timbre=64, rhythm=32, tonal=12, dim=32, reader=32, reader_layers=1)
+        return JudgeRecipe(judge=small, steps=30, batch=8, lr=2e-3, warmup=5, validate_every=15, log_every=5,
+                           seconds=3.0, dev_clips=8, bf16=False)  # fmt: skip
+    raise ValueError(f"unknown judge recipe {name!r}: small or nano")
 
 
-def busiest(piece: Piece, seconds: float) -> float:
-    """Start of the window, on a bar line, in which the most stems play for the longest; ties go to the earliest."""
-    bar = 60 / piece.tempo * piece.beats_per_bar
-    last = max(0.0, piece.duration - seconds)
+class JudgeTask:
+    """One step of the judge's training."""
 
-    def weight(start: float) -> float:
-        total = 0.0
-        for stem in piece.stems:
-            sound = sum(length for onset, length, _, _ in stem.notes if start <= onset < start + seconds)
-            total += sound > 0
-            total += min(1.0, sound / seconds) / 10
-        return total
+    def __init__(self, config: JudgeRecipe, data: JudgeSet, dev: JudgeSet) -> None:
+        self.config, self.data, self.dev = config, data, dev
+        self.device = config.torch_device
+        torch.manual_seed(config.seed)
+        # channels last: a tenth faster on the CPU
+        self.judge = Judge(config.judge).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: nn.Module = self.judge
+        self.extra: dict[str, nn.Module] = {}
+        vectors = [value for value in self.judge.parameters() if value.dim() < 2]
+        rest = [value for value in self.judge.parameters() if value.dim() >= 2]
+        groups = [{"params": rest}, {"params": vectors, "weight_decay": 0.0}]
+        betas = (config.beta1, config.beta2)
+        self.optimisers = {"judge": torch.optim.AdamW(groups, 1.0, betas, weight_decay=config.weight_decay)}
+        have = torch.tensor([[float(name in piece.instruments) for name in INSTRUMENTS] for piece in data.pieces])
+        families = torch.tensor(
+            [[float(name in {FAMILY[one] for one in piece.instruments}) for name in FAMILIES] for piece in data.pieces]
+        )
+        # rare instruments weigh more, or the network learns to say drums, bass and nothing else
+        self.rare, self.rare_families = _rarity(have).to(self.device), _rarity(families).to(self.device)
 
-    starts = [index * bar for index in range(int(last / bar) + 1)]
-    return max(starts, key=lambda start: (round(weight(start), 6), -start))
+    def lr(self, step: int) -> float:
+        """Cosine over the whole run."""
+        c = self.config
+        return cosine(step, 0, c.steps, c.lr, c.final_lr, c.warmup)
 
+    def step(self, step: int, ema: Mapping[str, Tensor]) -> dict[str, float]:
+        """One update."""
+        c = self.config
+        # dropout draws from the global generator: keyed by the step, like everything else
+        torch.manual_seed(int(torch.randint(2**31, (), generator=stream(c.seed, step, 1))))
+        batch = self.data.draw(c.batch, c.seconds, stream(c.seed, step))
+        self.judge.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
+            answer = self.judge(batch.heard)
+        losses = self._losses(answer, batch)
+        loss = torch.stack(list(losses.values())).sum()
+        self.judge.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.judge.parameters(), c.clip)
+        if torch.isfinite(norm):
+            for optimiser in self.optimisers.values():
+                optimiser.step()
+        return {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}, "norm": float(norm)}
 
-def clip_of(piece: Piece, start: float, seconds: float, soundfont: str | os.PathLike[str] | None = None) -> Tensor:
-    """Render a window of a piece -> mono [T] at 32 kHz."""
-    wav = mixdown(render_piece(cut(piece, start, seconds), rate=RATE, soundfont=soundfont)).mean(dim=0)
-    length = round(seconds * RATE)
-    return torch.nn.functional.pad(wav[:length], (0, max(0, length - wav.numel())))
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Scores of :func:`evaluate` on held-out pieces."""
+        if not isinstance(model, Judge):
+            raise TypeError("a JudgeTask validates a Judge")
+        return evaluate(model, self.dev, self.config.dev_clips)
 
+    def _losses(self, answer: Answer, batch: Batch) -> dict[str, Tensor]:
+        def entropy(logits: Tensor, target: Tensor) -> Tensor:
+            if not bool((target >= 0).any()):
+                return logits.sum() * 0.0
+            return functional.cross_entropy(logits.float(), target, ignore_index=-1, label_smoothing=0.1)
 
-def degrade(wav: Tensor, generator: torch.Generator, codec: Codec | None = None) -> Tensor:
-    """Damage a clip [T] as a codec might: one of low-pass, noise, Opus, and our codec when it is given."""
-    pick = int(torch.randint(0, 6 if codec is not None else 3, (1,), generator=generator))
-    share = float(torch.rand(1, generator=generator))
-    if pick == 0:
-        rate = round(RATE * (0.25 + 0.5 * share))
-        low = resample(resample(wav, RATE, rate), rate, RATE)
-        return torch.nn.functional.pad(low, (0, max(0, wav.numel() - low.numel())))[: wav.numel()]
-    if pick == 1:
-        noise = torch.randn(wav.shape, generator=generator) * wav.square().mean().sqrt()
-        return wav + noise * 10 ** (-(15 + 20 * share) / 20)
-    if pick == 2 or codec is None:
-        return through_opus(wav[None], RATE, 8 + 16 * share)[0][0]
-    return through_codec(codec, wav[None], 4 if pick < 5 else codec.books)[0][0]
+        def present(logits: Tensor, target: Tensor, rare: Tensor) -> Tensor:
+            return functional.binary_cross_entropy_with_logits(logits.float(), target, pos_weight=rare)
 
+        tempo = tempo_targets(batch.tempo)
+        return {
+            "genre": entropy(answer.genre, batch.genre),
+            "instrument": 6 * present(answer.instrument, batch.instrument, self.rare),
+            "family": 3 * present(answer.family, batch.family, self.rare_families),
+            "lead": 0.5 * entropy(answer.lead, batch.lead),
+            "key": 0.5 * entropy(answer.key, batch.key),
+            "tempo": -0.5 * (tempo * answer.tempo.float().log_softmax(dim=1)).sum(dim=1).mean(),
+            "joint": self.config.joint * self._joint(answer.vector, batch.captions),
+        }
 
-def examples(
-    pieces: Iterable[Piece],
-    config: JudgeConfig,
-    soundfont: str | os.PathLike[str] | None = None,
-    codec: Codec | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Examples:
-    """Render ``config.clips`` windows of each piece and measure them, as they are and degraded.
-
-    Raises ValueError when there are no pieces.
-    """
-    shape = TaggerConfig(genres=GENRES, families=FAMILIES, instruments=INSTRUMENTS)
-    generator = torch.Generator().manual_seed(config.seed)
-    rows: dict[str, list[Tensor]] = {name: [] for name in ("patch", "rhythm", "genre", "family", "lead", "piece")}
-    for number, piece in enumerate(pieces):
-        room = max(0.0, piece.duration - config.seconds)
-        for clip in range(config.clips):
-            start = room * (clip + float(torch.rand(1, generator=generator))) / config.clips
-            wav = clip_of(piece, start, config.seconds, soundfont)
-            if float(wav.abs().max()) < 1e-3:
-                continue
-            genre, family, lead = labels(cut(piece, start, config.seconds))
-            for copy in (wav, degrade(wav, generator, codec)):
-                heard = features(copy, RATE, shape)
-                for name, value in (("patch", heard.patch[0].half()), ("rhythm", heard.rhythm[0]), ("genre", genre),
-                                    ("family", family), ("lead", lead), ("piece", torch.tensor(number))):  # fmt: skip
-                    rows[name].append(value)
-        if progress is not None:
-            progress(number + 1)
-    if not rows["patch"]:
-        raise ValueError("no audible pieces to learn from: name a file of pieces made by 'descant render'")
-    return Examples(**{name: torch.stack(values) for name, values in rows.items()})
-
-
-def labels(piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
-    """Genre index [], families present [families] and lead index [] (-1 for none) of a piece or a cut of one."""
-    family = torch.zeros(len(FAMILIES))
-    for stem in piece.stems:
-        family[FAMILIES.index(FAMILY[stem.instrument])] = 1
-    leads = [stem.instrument for stem in piece.stems if stem.role == "lead"]
-    lead = INSTRUMENTS.index(leads[0]) if leads else -1
-    return torch.tensor(GENRES.index(piece.genre)), family, torch.tensor(lead)
-
-
-def train(data: Examples, config: JudgeConfig, log: Callable[[dict[str, float]], None] | None = None) -> Tagger:
-    """Train a tagger; the pieces of the held share choose the thresholds. Minutes on one core for 3,000 clips."""
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    held = (data.piece * 7919 % 1000) < 1000 * config.held
-    if not held.any() or held.all():
-        raise ValueError(f"{len(data.piece)} clips are too few to keep a share of {config.held} aside: add pieces")
-    learn, check = data.take(~held), data.take(held)
-    model = Tagger(TaggerConfig(genres=GENRES, families=FAMILIES, instruments=INSTRUMENTS, width=config.width))
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.02)
-    batches = math.ceil(len(learn.genre) / config.batch)
-    steps = batches * config.epochs
-    frames = round(config.crop * model.config.rate / model.config.hop)
-    share = learn.family.mean(dim=0).clamp(0.02, 0.98)
-    step = 0
-    for epoch in range(config.epochs):
-        model.train()
-        total = 0.0
-        for rows in torch.randperm(len(learn.genre), generator=generator).chunk(batches):
-            for group in optimiser.param_groups:
-                group["lr"] = cosine(step, 0, steps, config.lr, config.lr / 100, min(50, steps // 4 + 1))
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                loss = _loss(model, learn.take(rows), frames, share, generator)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-            optimiser.step()
-            total += float(loss.detach()) * len(rows)
-            step += 1
-        if log is not None:
-            log({"epoch": epoch + 1, "loss": total / len(learn.genre), **evaluate(model, check)})
-    return calibrated(model, check)
+    def _joint(self, vectors: Tensor, captions: Sequence[str]) -> Tensor:
+        """Symmetric InfoNCE (Radford et al., 2021, figure 3) over clips that have a caption; equal captions agree."""
+        rows = [number for number, text in enumerate(captions) if text]
+        if len(rows) < 2:
+            return vectors.sum() * 0.0
+        said = [captions[number] for number in rows]
+        table = self.judge.scale.exp().clamp(max=50) * vectors[rows] @ self.judge.read(said).T
+        same = torch.tensor([[float(one == two) for two in said] for one in said], device=table.device)
+        target = same / same.sum(dim=1, keepdim=True)
+        return 0.5 * (functional.cross_entropy(table, target) + functional.cross_entropy(table.T, target))
 
 
-def _loss(model: Tagger, batch: Examples, frames: int, share: Tensor, generator: torch.Generator) -> Tensor:
-    patch = augment(batch.patch.float(), frames, generator)
-    genre, family, lead = (logits.float() for logits in model(Features(patch=patch, rhythm=batch.rhythm)))
-    entropy = torch.nn.functional.cross_entropy
-    loss = entropy(genre, batch.genre, label_smoothing=0.1)
-    # rare families weigh more, or the network learns to say drums, bass and nothing else
-    balance = torch.nn.functional.binary_cross_entropy_with_logits(
-        family, batch.family, pos_weight=((1 - share) / share).clamp(max=5).sqrt()
-    )
-    loss = loss + 2 * balance
-    if (batch.lead >= 0).any():
-        loss = loss + entropy(lead, batch.lead, ignore_index=-1, label_smoothing=0.1)
-    return loss
-
-
-def augment(patch: Tensor, frames: int, generator: torch.Generator) -> Tensor:
-    """Random crop in time, equaliser, noise floor and masks on log-mel patches [B, bands, F] -> [B, bands, frames]."""
-    count, bands, length = patch.shape
-
-    def draw(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    starts = (draw(count) * (length - frames + 1)).long().clamp(max=length - frames)
-    patch = torch.stack([patch[i, :, a : a + frames] for i, a in enumerate(starts.tolist())])
-    tilt = torch.nn.functional.interpolate(draw(count, 1, 5) - 0.5, size=bands, mode="linear", align_corners=True)
-    patch = patch + 0.8 * tilt.transpose(1, 2)
-    floor = -5 + 3 * draw(count, 1, 1) * (draw(count, 1, 1) < 0.5)
-    patch = torch.maximum(patch, floor.expand_as(patch))
-    row, column = torch.arange(bands)[None, :, None], torch.arange(frames)[None, None]
-    low, wide = draw(count, 1, 1) * bands, draw(count, 1, 1) * 8
-    early, long = draw(count, 1, 1) * frames, draw(count, 1, 1) * frames / 8
-    hidden = ((row >= low) & (row < low + wide)) | ((column >= early) & (column < early + long))
-    return torch.where(hidden, patch.mean(dim=(1, 2), keepdim=True), patch)
+def _rarity(have: Tensor) -> Tensor:
+    share = have.mean(dim=0).clamp(0.01, 0.99)
+    return ((1 - share) / share).clamp(max=9).sqrt()
 
 
 @torch.no_grad()
-def _logits(model: Tagger, data: Examples) -> tuple[Tensor, Tensor, Tensor]:
-    model.eval()
-    parts = [
-        model(Features(patch=data.patch[rows].float(), rhythm=data.rhythm[rows]))
-        for rows in torch.arange(len(data.genre)).chunk(math.ceil(len(data.genre) / 64))
-    ]
-    genre, family, lead = (torch.cat(column) for column in zip(*parts, strict=True))
-    return genre, family, lead
+def hearing(judge: Judge, data: JudgeSet, clips: int, seconds: float = 10.0) -> tuple[Answer, Batch]:
+    """The judge's answers to the first ``clips`` clips of held-out pieces, every other one damaged, and the truth."""
+    judge.eval()
+    answers, batches = [], []
+    for number in range(clips):
+        index, turn = number % len(data.pieces), number // len(data.pieces)
+        spoilt = bool(number % 2) and data.has_spoilt(index)
+        room = max(0.0, data.pieces[index].duration - seconds)
+        length = min(seconds, data.pieces[index].duration)
+        batch = data.clip(index, room * (turn % 2), length, spoilt)
+        answers.append(judge(batch.heard))
+        batches.append(batch)
+    names = Answer.__dataclass_fields__
+    answer = Answer(**{name: torch.cat([getattr(one, name) for one in answers]).float() for name in names})
+    told = ("genre", "instrument", "family", "lead", "key", "tempo")
+    labels = {name: torch.cat([getattr(one, name) for one in batches]) for name in told}
+    return answer, Batch(heard=batches[0].heard, captions=[one.captions[0] for one in batches], **labels)
 
 
-def evaluate(model: Tagger, data: Examples) -> dict[str, float]:
-    """Accuracies beside their chance levels (the commonest answer): genre, families (F1), lead and its family."""
-    genre, family, lead = _logits(model, data)
-    limits = torch.tensor(model.config.thresholds or (0.5,) * len(FAMILIES))
-    present = (family.sigmoid() >= limits).float()
-    hit = (present * data.family).sum(dim=1)
-    scores: dict[str, float] = {
-        "genre": float((genre.argmax(dim=1) == data.genre).float().mean()),
-        "genre_chance": float(torch.bincount(data.genre).max()) / len(data.genre),
-        "family_f1": float((2 * hit / (present.sum(dim=1) + data.family.sum(dim=1)).clamp(min=1)).mean()),
+def evaluate(judge: Judge, data: JudgeSet, clips: int) -> dict[str, float]:
+    """Scores on held-out pieces, each beside its chance level: attributes by the heads and by sentences alone."""
+    return scores(judge, *hearing(judge, data, clips))
+
+
+@torch.no_grad()
+def scores(judge: Judge, answer: Answer, truth: Batch) -> dict[str, float]:
+    """:func:`evaluate` of answers that are there already."""
+    config = judge.config
+    out: dict[str, float] = {}
+    for name in ("genre", "lead", "key"):
+        known = getattr(truth, name) >= 0
+        if bool(known.any()):
+            right = getattr(truth, name)[known]
+            out[name] = float((getattr(answer, name)[known].argmax(dim=1) == right).float().mean())
+            out[f"{name}_chance"] = float(torch.bincount(right).max()) / len(right)
+    nearest = tempo_targets(truth.tempo).argmax(dim=1)
+    out["tempo"] = float(((answer.tempo.argmax(dim=1) - nearest).abs() <= 1).float().mean())
+    out["tempo_chance"] = max(
+        float(((nearest - place).abs() <= 1).float().mean()) for place in range(len(config.tempi))
+    )
+    for name, logits, have, limits in (
+        ("instrument", answer.instrument, truth.instrument, config.thresholds),
+        ("family", answer.family, truth.family, config.family_thresholds),
+    ):
+        said = (logits.sigmoid() >= torch.tensor(limits or (0.5,) * logits.shape[1])).float()
+        out[f"{name}_f1"] = _f1(said, have)
+        out[f"{name}_f1_chance"] = _f1((have.mean(dim=0) >= 0.5).float().expand_as(have), have)
+        out[f"{name}_auc"] = _auc(logits, have)
+    return out | _zero_shot(judge, answer.vector, truth) | _retrieval(judge, answer.vector, truth)
+
+
+def _zero_shot(judge: Judge, vectors: Tensor, truth: Batch) -> dict[str, float]:
+    """Accuracies of the sentence nearest to the clip, nobody's head asked."""
+    config = judge.config
+
+    def nearest(sentences: Sequence[str]) -> Tensor:
+        return vectors @ judge.read(list(sentences)).T
+
+    out: dict[str, float] = {}
+    for name, table, target in (
+        ("genre", nearest([about(genre=one) for one in config.genres]), truth.genre),
+        ("key", nearest([about(key=one) for one in config.keys]), truth.key),
+    ):
+        known = target >= 0
+        if bool(known.any()):
+            out[f"zero_shot_{name}"] = float((table[known].argmax(dim=1) == target[known]).float().mean())
+    tempo = tempo_targets(truth.tempo).argmax(dim=1)
+    found = nearest([about(tempo=one) for one in config.tempi]).argmax(dim=1)
+    out["zero_shot_tempo"] = float(((found - tempo).abs() <= 1).float().mean())
+    out["zero_shot_instrument_auc"] = _auc(
+        nearest([about(instrument=one) for one in config.instruments]), truth.instrument
+    )
+    return out
+
+
+def _retrieval(judge: Judge, vectors: Tensor, truth: Batch, count: int = 100) -> dict[str, float]:
+    """R@1 and R@10 of text to audio and back among the first 100 clips (chance 1 and 10 in a hundred)."""
+    rows = [number for number, text in enumerate(truth.captions) if text][:count]
+    if len(rows) < 2:
+        return {}
+    table = vectors[rows] @ judge.read([truth.captions[number] for number in rows]).T
+    out = {"retrieval_clips": float(len(rows))}
+    for name, view in (("audio_to_text", table), ("text_to_audio", table.T)):
+        rank = (view > view.diagonal()[:, None]).sum(dim=1)
+        out |= {f"{name}_r{k}": float((rank < k).float().mean()) for k in (1, 10)}
+    return out
+
+
+def _f1(said: Tensor, have: Tensor) -> float:
+    """Mean over clips."""
+    hit = (said * have).sum(dim=1)
+    return float((2 * hit / (said.sum(dim=1) + have.sum(dim=1)).clamp(min=1)).mean())
+
+
+def _auc(scores: Tensor, have: Tensor) -> float:
+    """Area under the ROC curve (0.5 is chance), mean over the labels that at least three clips have and three lack."""
+    found = []
+    for column, truth in zip(scores.T, have.T, strict=True):
+        yes, no = column[truth > 0], column[truth == 0]
+        if min(len(yes), len(no)) >= 3:
+            wins = (yes[:, None] > no[None]).double() + 0.5 * (yes[:, None] == no[None]).double()
+            found.append(float(wins.mean()))
+    return sum(found) / len(found) if found else float("nan")
+
+
+def calibrated(judge: Judge, data: JudgeSet, clips: int) -> Judge:
+    """The same network with, for each instrument and family, the threshold of the best F1 on held-out pieces."""
+    answer, truth = hearing(judge, data, clips)
+    settings: dict[str, Any] = {
+        "thresholds": _limits(answer.instrument, truth.instrument),
+        "family_thresholds": _limits(answer.family, truth.family),
     }
-    usual = (data.family.mean(dim=0) >= 0.5).float().expand_as(data.family)
-    hit = (usual * data.family).sum(dim=1)
-    scores["family_f1_chance"] = float((2 * hit / (usual.sum(dim=1) + data.family.sum(dim=1)).clamp(min=1)).mean())
-    known = data.lead >= 0
-    if known.any():
-        right, guess = data.lead[known], lead[known].argmax(dim=1)
-        group = torch.tensor([FAMILIES.index(FAMILY[name]) for name in INSTRUMENTS])
-        scores["lead"] = float((guess == right).float().mean())
-        scores["lead_chance"] = float(torch.bincount(right).max()) / len(right)
-        scores["lead_family"] = float((group[guess] == group[right]).float().mean())
-        scores["lead_family_chance"] = float(torch.bincount(group[right]).max()) / len(right)
-    return scores
-
-
-def per_family(model: Tagger, data: Examples) -> dict[str, dict[str, float]]:
-    """Precision, recall and share of clips of each family."""
-    _, family, _ = _logits(model, data)
-    present = (family.sigmoid() >= torch.tensor(model.config.thresholds or (0.5,) * len(FAMILIES))).float()
-    hit, said, true = (present * data.family).sum(0), present.sum(0), data.family.sum(0)
-    return {
-        name: {"precision": float(hit[i] / said[i].clamp(min=1)), "recall": float(hit[i] / true[i].clamp(min=1)),
-               "share": float(true[i]) / len(data.family)}
-        for i, name in enumerate(FAMILIES)
-    }  # fmt: skip
-
-
-def calibrated(model: Tagger, data: Examples) -> Tagger:
-    """The same network with, for each family, the threshold of the best F1 on ``data``."""
-    _, family, _ = _logits(model, data)
-    chance = family.sigmoid()
-    grid = torch.arange(0.1, 0.91, 0.05)
-    limits = []
-    for column, truth in zip(chance.T, data.family.T, strict=True):
-        said = (column[None] >= grid[:, None]).float()
-        f1 = 2 * (said * truth).sum(1) / (said.sum(1) + truth.sum()).clamp(min=1)
-        # too few positives say nothing about a threshold
-        limits.append(float(grid[f1.argmax()]) if float(truth.sum()) >= 5 else 0.5)
-    config = replace(model.config, thresholds=tuple(round(limit, 2) for limit in limits))
-    tuned = Tagger(config)
-    tuned.load_state_dict(model.state_dict())
+    tuned = Judge(replace(judge.config, **settings))
+    tuned.load_state_dict(judge.state_dict())
     return tuned.eval()
 
 
-def save_examples(path: str | os.PathLike[str], data: Examples) -> None:
-    """Keep features and labels as safetensors, so that training can be repeated without rendering."""
-    from safetensors.torch import save_file
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: getattr(data, name).contiguous() for name in Examples.__dataclass_fields__}, path)
-
-
-def load_examples(path: str | os.PathLike[str]) -> Examples:
-    """Read :func:`save_examples`' file."""
-    from safetensors.torch import load_file
-
-    table: dict[str, Any] = load_file(path)
-    return Examples(**table)
+def _limits(logits: Tensor, have: Tensor) -> tuple[float, ...]:
+    grid = torch.arange(0.1, 0.91, 0.05)
+    limits = []
+    for column, truth in zip(logits.sigmoid().T, have.T, strict=True):
+        said = (column[None] >= grid[:, None]).float()
+        f1 = 2 * (said * truth).sum(1) / (said.sum(1) + truth.sum()).clamp(min=1)
+        # too few positives say nothing about a threshold
+        limits.append(round(float(grid[f1.argmax()]), 2) if float(truth.sum()) >= 5 else 0.5)
+    return tuple(limits)
 
 
-def listed(scores: dict[str, float]) -> Sequence[str]:
-    """One line a figure, for logs and cards."""
-    return [f"{name}: {value:.3f}" for name, value in scores.items()]
+def train(config: JudgeRecipe, data: str, dev: str, out: str, stop: int | None = None, quiet: bool = False) -> Path:
+    """Train on a folder of :func:`~descant.recipes.judge_data.prepare`; returns the folder of the exported judge."""
+    task = JudgeTask(config, JudgeSet(data), JudgeSet(dev))
+    run(task, config, out, stop, quiet)
+    return export(task, out)
+
+
+def export(task: JudgeTask, folder: str | os.PathLike[str]) -> Path:
+    """Write the averaged weights of ``folder``'s checkpoint, with thresholds, for :func:`descant.eval.judge.load`."""
+    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    task.judge.load_state_dict(state["model"])
+    with torch.no_grad():
+        for name, value in task.judge.named_parameters():
+            value.copy_(state["ema"][name])
+    calibrated(task.judge, task.dev, max(task.config.dev_clips, 2 * len(task.dev.pieces))).save(Path(folder) / "export")
+    return Path(folder) / "export"

@@ -39,8 +39,9 @@ OUTSIDE = {
 #: room -> further packages it may import inside functions
 INSIDE = {
     "codec": {"huggingface_hub", "scipy"},
-    "lm": {"sentencepiece", "transformers"},
-    "eval": {"librosa", "onnxruntime", "scipy", "visqol"},
+    "lm": {"huggingface_hub", "sentencepiece", "transformers"},
+    "eval": {"av", "huggingface_hub", "laion_clap", "librosa", "onnxruntime", "scipy", "soundfile", "tqdm",
+             "transformers", "visqol"},
     "gen": {"sentencepiece", "tqdm"},
     "recipes": {"accelerate", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy", "tensorboard",
                 "tinysoundfont", "transformers", "visqol"},

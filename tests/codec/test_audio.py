@@ -355,16 +355,11 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_plainly() -> None:
-    with pytest.raises(AudioError, match=r"cannot be written"):
-        write("/dev/full/a.wav", Audio(tune(0.1), 32000))
-
-
 def test_unwritable_places_are_told_plainly(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="choose another place"):
+    with pytest.raises(AudioError, match="no folder"):
         write(tmp_path / "missing" / "a.wav", Audio(tune(0.1), 32000))
     (tmp_path / "folder.wav").mkdir()
-    with pytest.raises(AudioError, match="choose another place"):
+    with pytest.raises(AudioError, match="not an ordinary file"):
         write(tmp_path / "folder.wav", Audio(tune(0.1), 32000))
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.wav"]
 

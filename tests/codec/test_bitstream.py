@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from descant.codec import groups
 from descant.codec import header as headers
 from descant.codec.bitstream import BitstreamError, Header, Reader, Writer
 from descant.codec.groups import Group, read_group, seal
@@ -153,6 +154,31 @@ def test_the_example_of_the_manual():
     chunks, reader = read(data)
     assert torch.equal(joined(chunks), rows) and {chunk.gain for chunk in chunks} == {-1.5}
     assert reader.samples == 3000 and reader.header == head
+
+
+def test_the_trailers_of_the_manual_with_and_without_a_source():
+    plain, more = (bytes.fromhex(text) for text in re.findall(r"^(d5 e0 [0-9a-f ]+)$", FORMAT.read_text(), re.M))
+    assert groups.read_trailer(plain) == (groups.Trailer(samples=3000, frames=5, check=0x72AB5EA4), 14)
+    source = groups.Trailer(samples=3000, frames=5, source=(44100, 4134), check=0x72AB5EA4)
+    assert source.to_bytes() == more and groups.read_trailer(more) == (source, len(more))
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+def test_the_source_is_known_where_its_rate_differs(seekable):
+    for source, want in (((44100, 4134), (44100, 4134)), ((32000, 3000), None), (None, None)):
+        file = io.BytesIO()
+        with Writer(file, header()) as writer:
+            writer.write(codes(5))
+            writer.close(3000, source)
+        reader = Reader(io.BytesIO(file.getvalue()) if seekable else io.BufferedReader(Pipe(file.getvalue())))
+        list(reader)
+        assert reader.source == want and reader.samples == 3000 and not reader.damage
+    for bad in ((0, 1), (1_000_001, 1), (44100, -1)):
+        with pytest.raises(ValueError, match="a source has"), Writer(io.BytesIO(), header()) as writer:
+            writer.close(source=bad)
+    # a rate of zero under a right check sum
+    forged = groups.Trailer(samples=1, frames=1, source=(0, 1), check=0).to_bytes()
+    assert groups.read_trailer(forged) is None
 
 
 def test_a_reader_written_from_the_manual_alone():

@@ -3,6 +3,8 @@ import torch
 
 from descant.codec.rvq import Book, ResidualVQ, usage
 
+from .alike import check
+
 
 def _rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -68,7 +70,7 @@ def test_forward_agrees_with_encode_and_decode() -> None:
     vq.eval()
     latent = _clusters(40, 40, 24).reshape(2, 20, 24)
     result = vq(latent, torch.tensor([3, 2]))
-    assert torch.equal(result.codes, vq.encode(latent))
+    check(vq, latent, result.codes, vq.encode(latent))
     torch.testing.assert_close(result.latent[0], vq.decode(result.codes[:1])[0])
     # quantiser dropout is per item: the second keeps two books
     torch.testing.assert_close(result.latent[1], vq.decode(result.codes[1:, :2])[0])

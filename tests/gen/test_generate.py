@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from descant.codec.audio import Audio
+from descant.codec.sink import sound
 from descant.gen import generate as making
 from descant.gen.extend import extend_file
-from descant.gen.files import writing
 from descant.gen.request import Request, RequestError, key_of, resolve, resolve_continuation
 from descant.lm import vocab
 
@@ -291,7 +291,7 @@ def test_extend_file_never_holds_a_long_file(studio, tmp_path):
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="halt"), writing(tmp_path / "x.wav", 8000, 1) as out:
+    with pytest.raises(RuntimeError, match="halt"), sound(tmp_path / "x.wav", 8000, 1) as out:
         out.add(torch.zeros(1, 100))
         raise RuntimeError("halt")
     assert list(tmp_path.iterdir()) == []

@@ -10,13 +10,13 @@ import torch
 from descant.codec import audio
 from descant.codec.model import Codec, nano
 from descant.eval import reconstruction
-from descant.eval.tagger import Tagger, TaggerConfig
+from descant.eval.judge import Judge
 from descant.gen.load import Studio
 from descant.gen.prompt import parse_prompt
 from descant.lm.model import LMConfig, TokenLM
 from descant.lm.text import train_tokenizer
-from descant.lm.vocab import FAMILIES, GENRES, INSTRUMENTS, KEYS
-from descant.recipes import bench, bench_adherence, bench_codec, bench_lm, bench_report, bench_verbs
+from descant.lm.vocab import GENRES, INSTRUMENTS, KEYS
+from descant.recipes import bench, bench_adherence, bench_codec, bench_lm, bench_report, bench_verbs, judge
 from descant.recipes.bench import BenchConfig
 from descant.recipes.bench_adherence import MEASURES, Heard, held_out_prompts, score, wanted
 from descant.recipes.piece import write_pieces
@@ -58,7 +58,7 @@ def folders(tmp_path_factory):
     (root / "real").mkdir()
     audio.write(root / "real" / "song.wav", audio.Audio(tones(8.0), RATE))
     torch.manual_seed(0)
-    Tagger(TaggerConfig(genres=GENRES, families=FAMILIES, instruments=INSTRUMENTS, width=2)).save(root / "judge")
+    Judge(judge.config(2, timbre=8, rhythm=8, tonal=2, dim=8, reader=8, reader_layers=1)).save(root / "judge")
     return root
 
 

@@ -1,0 +1,115 @@
+"""``descant selfcheck`` and ``descant convert``: MusicGen models proved against the library, and taken over."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+_SELFCHECK = """examples:
+  descant selfcheck facebook/musicgen-small
+  descant selfcheck ./musicgen-melody --steps 50 --json
+
+Loads the model twice, here and with the transformers library (pip install 'descant[hub]'), and compares what the two
+make of the same prompts: text states, logits, greedy tokens with and without guidance, a continuation, sound. Exit
+status 0 when everything agrees, 1 when something does not. Memory: twice the model.
+"""
+_CONVERT = """examples:
+  descant convert state_dict.bin --text-encoder ./t5-base --codec compression_state_dict.bin -o ./musicgen-small
+  descant convert state_dict.bin --text-encoder ./t5-base --codec facebook/encodec_32khz -o ./musicgen-small
+
+Reads a checkpoint that AudioCraft exported (tensors and text only: a pickle of anything else is refused) and writes a
+folder in the transformers library's format, which 'descant generate --model' takes. AudioCraft's files lack the text
+encoder: name the folder of the T5 model it was trained with, with its tokenizer.
+"""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add both commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    check = commands.add_parser(
+        "selfcheck", help="prove that a MusicGen gives the library's numbers here", epilog=_SELFCHECK,
+        formatter_class=raw, allow_abbrev=False,
+    )  # fmt: skip
+    check.add_argument("model", metavar="MODEL", help="a folder in the transformers format, or a hub id")
+    check.add_argument("--steps", type=int, default=200, metavar="N", help="greedy steps, 8 to 1500 (default: 200)")
+    check.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
+    check.add_argument("--json", action="store_true", help="a report on standard output")
+    check.add_argument("--quiet", action="store_true", help="no progress")
+    check.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
+    check.set_defaults(run=run_selfcheck)
+    take = commands.add_parser(
+        "convert", help="take over a MusicGen checkpoint of AudioCraft", epilog=_CONVERT, formatter_class=raw,
+        allow_abbrev=False,
+    )  # fmt: skip
+    take.add_argument("checkpoint", metavar="FILE", help="state_dict.bin, as AudioCraft exports it")
+    take.add_argument("--text-encoder", required=True, metavar="DIR", help="the T5 model's folder")
+    take.add_argument(
+        "--codec", required=True, metavar="MODEL", help="compression_state_dict.bin, an EnCodec folder, or a hub id"
+    )
+    take.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write")
+    take.add_argument("--json", action="store_true", help="a report on standard output")
+    take.add_argument("--quiet", action="store_true", help="no summary")
+    take.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
+    take.set_defaults(run=run_convert)
+
+
+def run_selfcheck(args: argparse.Namespace) -> None:
+    """``descant selfcheck``: a table on standard output; ValueError, so status 1, when something differs."""
+    from .request import RequestError
+
+    if not 8 <= args.steps <= 1500:
+        raise RequestError(f"steps {args.steps} is outside 8 to 1500")
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise RequestError(f"threads {args.threads} is outside 1 to 1024")
+    import torch
+
+    from ..codec import pretrained as codec_files
+    from ..lm import hub, musicgen_check
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    began = time.perf_counter()
+    folder = hub.fetch(args.model) if hub.is_id(args.model) else Path(args.model)
+    codec = codec_files.load(folder)
+
+    def say(what: str) -> None:
+        if not args.quiet:
+            print(f"{what} ...", file=sys.stderr)
+
+    checks = musicgen_check.compare(folder, args.steps, codec.decode, say)
+    failed = [check.name for check in checks if not check.ok]
+    if args.json:
+        rows = [vars(check) for check in checks]
+        took = round(time.perf_counter() - began, 3)
+        print(json.dumps({"model": args.model, "ok": not failed, "took": took, "checks": rows}, indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            verdict = "ok" if check.ok else "DIFFERS"
+            note = f"  ({check.note})" if check.note else ""
+            print(f"{check.name:<{width}}  {check.value:>9.3g}  {check.limit:<9}  {verdict}{note}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(checks)} comparisons differ: {'; '.join(failed)}")
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    """``descant convert``."""
+    from ..codec import pretrained as codec_files
+    from ..lm import audiocraft
+
+    for name in (args.checkpoint, args.text_encoder):
+        if not Path(name).exists():
+            raise FileNotFoundError(f"there is no {name}")
+    with tempfile.TemporaryDirectory(prefix="descant-") as folder:
+        codec_files.load(args.codec).save(folder, format="transformers")
+        model = audiocraft.convert(args.checkpoint, args.output, args.text_encoder, folder)
+    kind = ("stereo " if model.config.channels == 2 else "") + ("melody" if model.config.melody else "text")
+    if args.json:
+        print(json.dumps({"folder": args.output, "kind": kind, "parameters": model.config.parameters}, indent=2))
+    elif not args.quiet:
+        print(f"{args.output}: a {kind} model of {model.config.parameters / 1e6:.1f} M weights", file=sys.stderr)

@@ -1,0 +1,245 @@
+"""Music from MusicGen models: a sentence, or a sentence and a melody, to sound at 32 kHz; and music continued.
+
+The models were trained on 30 s and lose the thread beyond. Longer music is made window by window, as AudioCraft does:
+each window but the first begins with the last 12 s of what there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..codec import audio
+from ..codec import pretrained as codec_files
+from ..codec.audio import Audio
+from ..codec.contract import Codec
+from ..lm import chroma, hub, musicgen_files
+from ..lm.musicgen import MusicGenLM
+from ..lm.stereo import deinterleave, interleave
+from .generate import LOUDNESS, Music, Progress, fade, finish
+from .request import Plan, Request, RequestError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .extend import Continuation
+    from .load import Wishes
+
+#: Seconds the models were trained on, and how many of them a further window hears again.
+WINDOW, HEARD = 30.0, 12.0
+_PIECE = 1500  # frames decoded at once
+_WORD = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class MusicGenStudio:
+    """A MusicGen and its codec; has the verbs of :class:`descant.gen.load.Studio`."""
+
+    codec: Codec
+    lm: MusicGenLM
+    name: str
+    threads: int | None = None
+    """CPU threads used while it works; None leaves torch's setting."""
+
+    def __post_init__(self) -> None:
+        lm, codec = self.lm.config, self.codec
+        books = lm.books // lm.channels
+        if (
+            codec.channels != 1
+            or books > codec.books
+            or lm.cardinality != codec.cardinality
+            or lm.frame_rate != codec.frame_rate
+        ):
+            raise ValueError(
+                f"{self.name}: the model writes {books} books of {lm.cardinality} a channel at {lm.frame_rate:g} Hz, "
+                f"the codec reads {codec.books} of {codec.cardinality} at {codec.frame_rate:g} Hz from {codec.channels} "
+                "channel(s): they do not belong together"
+            )
+        if self.lm.text is None:
+            raise ValueError(f"{self.name} is a decoder without a text encoder: name the whole model")
+
+    def generate(self, text: str | None = None, melody: Audio | None = None, **wishes: Unpack[Wishes]) -> Music:
+        """Make new music; ``melody`` is for melody models. See :class:`descant.gen.request.Request`."""
+        return generate(self, Request(text=text, **wishes), melody=melody)
+
+    def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+        """Continue ``given`` by ``seconds``; see :mod:`descant.gen.extend`."""
+        from .extend import extend
+
+        wishes["duration"] = seconds
+        return extend(self, given, Request(text=text, **wishes))
+
+    @property
+    def lookback(self) -> int:
+        """Frames of given music that a continuation hears."""
+        return round(HEARD * self.lm.config.frame_rate)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Work without gradients on this studio's number of threads; torch's setting is restored afterwards."""
+        before = torch.get_num_threads()
+        try:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            with torch.no_grad():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def load(name_or_folder: str | os.PathLike[str], threads: int | None = None) -> MusicGenStudio:
+    """Load a MusicGen: a folder in the transformers library's format, or a hub id, which is fetched if need be.
+
+    Raises FileNotFoundError when something is missing and ValueError when something is damaged or does not fit.
+    """
+    name = os.fspath(name_or_folder)
+    folder = hub.fetch(name) if hub.is_id(name) else name
+    return MusicGenStudio(codec_files.load(folder), musicgen_files.load(folder), name, threads)
+
+
+def plan_of(request: Request) -> Plan:
+    """What the model reads: the sentence, and typed wishes in the words its training data had for them.
+
+    Raises RequestError for wishes a MusicGen has no ear for.
+    """
+    request = request.seeded()
+    deaf = [name for name in ("chords", "beats_per_bar") if getattr(request, name)]
+    if deaf:
+        raise RequestError(f"MusicGen does not take {' or '.join(deaf)}: put it into the sentence, or leave it out")
+    said: dict[str, Any] = {"key": request.key, "bpm": request.tempo and f"{request.tempo:g}", "genre": request.genre,
+                            "instrument": ", ".join(request.instruments)}  # fmt: skip
+    words = ". ".join(f"{name}: {value}" for name, value in said.items() if value)
+    text = ". ".join(part for part in ((request.text or "").rstrip(". "), words) if part) if words else request.text
+    names = ("text", "genre", "instruments", "tempo", "key")
+    asked = {name: getattr(request, name) for name in names if getattr(request, name)}
+    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    notes = []
+    if request.duration > WINDOW:
+        notes.append(f"made in windows of {WINDOW:g} s, each of which hears the last {HEARD:g} s before it")
+    return Plan(
+        seed=request.seed or 0, text=text, genre=request.genre, instruments=tuple(request.instruments),
+        tempo=request.tempo, beats_per_bar=None, key=request.key, chords=None, asked=asked, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def generate(
+    studio: MusicGenStudio, request: Request, progress: Progress | None = None, melody: Audio | None = None
+) -> Music:
+    """Make the music of ``request``, exactly as long as asked, mono or stereo as the model is.
+
+    melody: any sound, of which a melody model follows the strongest pitch class of each eighth of a second.
+    """
+    if melody is not None and not studio.lm.config.melody:
+        raise RequestError(f"{studio.name} takes no melody: a melody model such as facebook/musicgen-melody does")
+    plan, codec = plan_of(request), studio.codec
+    frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
+    with studio.at_work():
+        codes = compose(studio, frames, request, plan, progress=progress, melody=melody)
+        wav = decode(studio, codes)[:, : round(request.duration * codec.rate)]
+        wav = finish(wav, codec.rate)
+    return Music(wav, codec.rate, codes=codes, plan=plan, notes=plan.notes)
+
+
+def compose(
+    studio: MusicGenStudio, frames: int, request: Request, plan: Plan, *, prompt: Tensor | None = None,
+    progress: Progress | None = None, melody: Audio | None = None,
+) -> Tensor:  # fmt: skip
+    """``frames`` new frames after the codes ``prompt`` [K, F0] -> codes [K, F0 + frames], window by window."""
+    from dataclasses import replace
+
+    lm = studio.lm
+    rate = lm.config.frame_rate
+    settings = request.sampling
+    if plan.text is None and melody is None:
+        settings = replace(settings, guidance=1.0)  # nothing to follow: half the work
+    codes = torch.empty(lm.config.books, 0, dtype=torch.long) if prompt is None else prompt
+    end, window = codes.shape[1] + frames, 0
+    while codes.shape[1] < end:
+        # what a window hears: all there is at first, up to 12 s; 12 s later on
+        start = max(0, codes.shape[1] - studio.lookback)
+        more = min(end, start + round(WINDOW * rate)) - codes.shape[1]
+        done = codes.shape[1] - (end - frames)
+        cond = lm.condition([plan.text], None if melody is None else _chroma(melody, start / rate))
+        made = lm.generate(
+            more, cond, prompt=codes[None, :, start:], settings=settings, seed=_seed(plan.seed, window),
+            progress=None if progress is None else lambda n, _, done=done: progress(done + n, frames),  # type: ignore[misc]
+        )  # fmt: skip
+        codes = torch.cat([codes, made[0, :, codes.shape[1] - start :]], 1)
+        window += 1
+    return codes
+
+
+def decode(studio: MusicGenStudio, codes: Tensor) -> Tensor:
+    """Codes [K, F] -> wav [C, F * hop]; long ones piece by piece, which gives the same."""
+    rows = torch.cat(deinterleave(codes[None])) if studio.lm.config.channels == 2 else codes[None]
+    if codes.shape[1] <= _PIECE:
+        return studio.codec.decode(rows)[:, 0]
+    stream = studio.codec.decoder_stream()
+    parts = [stream.push(piece) for piece in rows.split(_PIECE, 2)]
+    return torch.cat([*parts, stream.finish()], 2)[:, 0]
+
+
+def continuation(
+    studio: MusicGenStudio, given: Audio, request: Request, progress: Progress | None = None
+) -> Continuation:
+    """What follows ``given``, of which the last 12 s are heard; see :func:`descant.gen.extend.continuation`."""
+    from . import extend
+
+    plan, codec = plan_of(request), studio.codec
+    tail = extend.hearken(given, studio.lookback / codec.frame_rate)
+    heard = audio.resample(_channels(tail, studio.lm.config.channels), given.rate, codec.rate)
+    count = min(studio.lookback, heard.shape[1] // codec.hop)
+    loudness = audio.loudness(heard, codec.rate)
+    boost = 1.0 if math.isinf(loudness) else 10 ** (max(-40.0, min(60.0, LOUDNESS - loudness)) / 20)
+    frames = math.ceil(request.duration * codec.frame_rate - 1e-9) + 1
+    with studio.at_work():
+        prompt = _encode(studio, heard * boost, count)
+        codes = compose(studio, frames, request, plan, prompt=prompt, progress=progress)
+        known = min(count, max(1, round(extend.LISTEN * codec.frame_rate)))
+        played = decode(studio, codes)[:, (count - known) * codec.hop :] / boost
+    wav, overlap = extend.join(tail, given.rate, played, codec.rate, known * codec.hop)
+    wav = fade(wav[:, : overlap + round(request.duration * given.rate)], given.rate, fade_out=0.025)
+    return extend.Continuation(wav, overlap, codes, plan, plan.notes)
+
+
+def _encode(studio: MusicGenStudio, wav: Tensor, count: int) -> Tensor:
+    """wav [C, T] -> codes [K, count] of its last ``count`` frames."""
+    codec, books = studio.codec, studio.lm.config.books // studio.lm.config.channels
+    # the encoder looks ahead: a mirror image of the end misleads it less than silence
+    whole = wav.shape[1] // codec.hop * codec.hop
+    wav = wav[:, wav.shape[1] - whole :]
+    wav = torch.cat([wav, wav[:, -2 * codec.hop :].flip(1)], 1)
+    codes = codec.encode(wav[:, None], books)[:, :, : whole // codec.hop][:, :, -count:]
+    return interleave(codes[:1], codes[1:])[0] if studio.lm.config.channels == 2 else codes[0]
+
+
+def _channels(wav: Tensor, channels: int) -> Tensor:
+    """wav [C, T] -> [channels, T]."""
+    from .extend import mono
+
+    if channels == 1:
+        return mono(wav)
+    return wav if wav.shape[0] == 2 else mono(wav).expand(2, -1)
+
+
+def _chroma(melody: Audio, start: float) -> Tensor:
+    """The melody from ``start`` seconds on, begun again where it ends -> [1, F, 12]."""
+    wav = audio.resample(melody.wav.float().mean(0, keepdim=True), melody.rate, chroma.RATE)
+    if not wav.shape[1]:
+        raise ValueError("the melody is empty: name a sound of a second or more")
+    length = wav.shape[1]
+    if start:
+        wav = wav[:, (torch.arange(round(WINDOW * chroma.RATE)) + round(start * chroma.RATE)) % length]
+    return chroma.chroma(wav)
+
+
+def _seed(seed: int, window: int) -> int:
+    """A seed for each window, the first one's as given: the same noise twice would be heard as a loop."""
+    return seed if not window else (seed ^ (window * 0x9E3779B97F4A7C15)) & _WORD
