@@ -86,7 +86,8 @@ def decode_file(
 
     source: codes int64 [K, F]; target: wav [C, T], its format said by the suffix of its name, WAV into a pipe. rate:
     the file's rate (None: the codec's; Opus and MP3 take the next one they know); at the rate of what was encoded the
-    file is exactly as long as that was. Damaged chunks are concealed and reported. Raises BitstreamError for a file that is none of ours or was made by another codec.
+    file is exactly as long as that was. Damaged chunks are concealed and reported. Raises BitstreamError for a file
+    that is none of ours or was made by another codec.
     """
     if rate is not None and not 1000 <= rate <= 1_000_000:
         raise ValueError(f"a rate of {rate} Hz is out of range; use 1000 to 1000000, for instance 44100")
@@ -166,6 +167,11 @@ def _encode(path: Path, codec: Codec, writer: Writer, progress: Progress | None)
             codes = codes[:, size:].clone()
         if progress is not None:
             progress(min(samples, expected), expected)
+    if heard.total and not samples:
+        # a sample or two at a high rate are none at ours: a moment of silence stands for them
+        encoder.push(torch.zeros(1, codec.channels, 1, device=device))
+        gains.append(0.0)
+        samples = 1
     codes = torch.cat([codes, encoder.finish()[0].cpu()], 1)
     for part in torch.split(codes, size, 1) if codes.shape[1] else ():
         writer.write(part, gains.popleft())

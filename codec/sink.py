@@ -89,8 +89,8 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 class SoundSink:
     """Takes blocks [C, T] of a sound at ``rate`` and writes them at ``to_rate``: round(T * to_rate / rate) samples.
 
-    Samples beyond -1 ... 1 are clipped and counted in ``clipped``. ``total``: how many samples the file shall have, where
-    that is known better than from ``rate``; followed as far as rounding explains the difference.
+    Samples beyond -1 ... 1 are clipped and counted in ``clipped``. ``total``: how many samples the file shall have,
+    where that is known better than from ``rate``; followed as far as rounding explains the difference.
     """
 
     def __init__(self, file: soundfile.SoundFile, rate: int, to_rate: int, channels: int) -> None:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,8 +121,9 @@ def of_moments(mean: Tensor, covariance: Tensor, count: int | None = None) -> Ga
     size = centre.numel()
     if centre.ndim != 1 or table.shape != (size, size):
         raise ValueError(f"mean {tuple(mean.shape)} and covariance {tuple(covariance.shape)}: need [D] and [D, D]")
-    # infinity minus infinity is NaN: one pass finds what is not finite and what is not symmetric
-    askew = float(torch.linalg.matrix_norm(table - table.T))
+    # one vector finds what is not finite and what is not symmetric: no asymmetry is orthogonal to it but by design
+    probe = torch.linspace(1, 2, size, dtype=torch.float64).sin() if size else table.new_zeros(0)
+    askew = float(torch.linalg.vector_norm(table @ probe - probe @ table))
     if not (math.isfinite(askew) and bool(torch.isfinite(centre).all())):
         raise ValueError("mean or covariance holds NaN or infinity: leave such vectors out and say how many")
     scale = float(table.diagonal().abs().max()) if size else 0.0
@@ -171,11 +173,9 @@ def nuclear_norm(matrix: Tensor, volume: float | None = None, scale: float = 0.0
     if 0 in matrix.shape:
         return 0.0
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    # numpy sees that a product with its own transpose is symmetric, and does half of it; so is its LAPACK the faster
-    import numpy as np
-
+    # numpy sees that a product with its own transpose is symmetric, and does half of it; its LAPACK is the faster, too
     table = wide.contiguous().numpy()
-    values = np.linalg.eigvalsh(table @ table.T)
+    values = np.linalg.eigvalsh(_square(table))
     if values[0] > 0:
         roots = np.sqrt(values)
         total = float(roots.sum())
@@ -195,8 +195,9 @@ def distance(first: Gaussian, second: Gaussian) -> float:
         raise ValueError(f"{first.mean.numel()} and {second.mean.numel()} dimensions: use one embedder for both sets")
     apart = float((first.mean - second.mean).square().sum())
     spread = first.trace + second.trace
+    one, two = first.factor.numpy(), second.factor.numpy().T
     both = first.triangular and second.triangular
-    product = _upper_by_lower(first.factor, second.factor.T) if both else first.factor @ second.factor.T
+    product = torch.from_numpy(_upper_by_lower(one, two) if both else one @ two)
     known = first.volume is not None and second.volume is not None
     volume = first.volume + second.volume if known else None
     return max(0.0, apart + spread - 2 * nuclear_norm(product, volume, spread / 2))
@@ -234,8 +235,9 @@ def _cholesky(table: Tensor) -> Tensor | None:
     first = _cholesky(table[:h, :h])
     if first is None:
         return None
-    below = torch.linalg.solve_triangular(first.T, table[h:, :h], upper=True, left=False)
-    last = _cholesky(torch.addmm(table[h:, h:], below, below.T, alpha=-1))
+    below = torch.linalg.solve_triangular(first, table[h:, :h].T, upper=False).T
+    square = below.numpy() @ below.numpy().T
+    last = _cholesky(table[h:, h:] - torch.from_numpy(square))
     if last is None:
         return None
     lower = torch.zeros_like(table)
@@ -243,17 +245,30 @@ def _cholesky(table: Tensor) -> Tensor | None:
     return lower
 
 
-def _upper_by_lower(upper: Tensor, lower: Tensor) -> Tensor:
+def _square(table: np.ndarray) -> np.ndarray:
+    """``table @ table.T`` for :func:`numpy.linalg.eigvalsh`, which reads the lower half: the upper block is left out."""
+    size = len(table)
+    if size <= _CACHED:
+        return table @ table.T
+    h = size // 2
+    out = np.zeros((size, size))
+    out[:h, :h] = table[:h] @ table[:h].T
+    np.matmul(table[h:], table[:h].T, out=out[h:, :h])
+    out[h:, h:] = table[h:] @ table[h:].T
+    return out
+
+
+def _upper_by_lower(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """Product of triangular matrices [D, D], zeros left out in blocks: half of the work."""
-    size = upper.shape[0]
-    if size < 256:
+    size = len(upper)
+    if size <= _CACHED:
         return upper @ lower
     h = size // 2
-    out = torch.empty_like(upper)
+    out = np.empty((size, size))
     out[:h, :h] = _upper_by_lower(upper[:h, :h], lower[:h, :h])
-    out[:h, :h].addmm_(upper[:h, h:], lower[h:, :h])
-    torch.mm(upper[:h, h:], lower[h:, h:], out=out[:h, h:])
-    torch.mm(upper[h:, h:], lower[h:, :h], out=out[h:, :h])
+    out[:h, :h] += upper[:h, h:] @ lower[h:, :h]
+    np.matmul(upper[:h, h:], lower[h:, h:], out=out[:h, h:])
+    np.matmul(upper[h:, h:], lower[h:, :h], out=out[h:, :h])
     out[h:, h:] = _upper_by_lower(upper[h:, h:], lower[h:, h:])
     return out
 

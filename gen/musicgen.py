@@ -59,7 +59,7 @@ class MusicGenStudio:
         ):
             raise ValueError(
                 f"{self.name}: the model writes {books} books of {lm.cardinality} a channel at {lm.frame_rate:g} Hz, "
-                f"the codec reads {codec.books} of {codec.cardinality} at {codec.frame_rate:g} Hz from {codec.channels} "
+                f"the codec reads {codec.books} of {codec.cardinality} at {codec.frame_rate:g} Hz, {codec.channels} "
                 "channel(s): they do not belong together"
             )
         if self.lm.text is None:

@@ -14,6 +14,7 @@ from .musicgen import MusicGenLM
 from .musicgen_files import load
 from .sample import SamplingSettings
 from .stereo import deinterleave
+from .t5 import quietly
 
 #: Two prompts of unequal length, so that padding is part of the proof.
 PROMPTS = ("a slow blues", "an upbeat bossa nova with flute and nylon guitar, warm and close, in G minor")
@@ -56,7 +57,7 @@ def compare(
     tell("loading with transformers")
     theirs = _theirs(folder, ours.config.melody)
     out = []
-    with torch.inference_mode():
+    with torch.inference_mode(), quietly():
         tell("text and logits")
         given, chroma = _inputs(ours)
         out.append(_states(ours, theirs, given))
@@ -76,15 +77,11 @@ def compare(
 
 
 def _theirs(folder: Path, melody: bool) -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "the proof needs the transformers library: pip install 'descant[hub]'", name="transformers"
-        ) from error
-    kind = transformers.MusicgenMelodyForConditionalGeneration if melody else None
-    kind = kind or transformers.MusicgenForConditionalGeneration
-    model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    with quietly() as transformers:
+        name = f"Musicgen{'Melody' if melody else ''}ForConditionalGeneration"
+        model = getattr(transformers, name).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
     model.generation_config.do_sample = False
     return model.eval()
 

@@ -7,12 +7,13 @@ loaded when the first sentence comes that is not known.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,9 @@ class TextEncoder:
         return torch.as_tensor(states).float().clone()
 
     def _load(self) -> Any:
-        transformers = _library()
         row = {name: value for name, value in self.row.items() if name not in ("dtype", "torch_dtype")}
-        config = transformers.T5Config(**row)
-        with torch.device("meta"):
-            model = transformers.T5EncoderModel(config)
+        with quietly() as transformers, torch.device("meta"):
+            model = transformers.T5EncoderModel(transformers.T5Config(**row))
         tensors = {name: self.weights.weight(stored) for name, stored in self._stored_names().items()}
         for name in _TIED:
             tensors[name] = tensors["shared.weight"]
@@ -152,11 +151,12 @@ class TextEncoder:
                 raise FileNotFoundError(
                     f"{folder} has no tokenizer: it needs tokenizer.json or spiece.model beside config.json"
                 )
-            try:
-                self._tokenizer = _library().AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            except Exception as error:  # the library raises whatever its parsers meet
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ValueError(f"the tokenizer in {folder} cannot be read: {reason}") from error
+            with quietly() as transformers:
+                try:
+                    self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                except Exception as error:  # the library raises whatever its parsers meet
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    raise ValueError(f"the tokenizer in {folder} cannot be read: {reason}") from error
         # surrogates stand for bytes that were no text: the library refuses them
         clean = text.encode("utf-8", "replace").decode("utf-8")
         return list(self._tokenizer(clean, verbose=False).input_ids)
@@ -200,11 +200,25 @@ def shapes(row: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {**out, "encoder.final_layer_norm.weight": (width,)}
 
 
-def _library() -> Any:
+@contextlib.contextmanager
+def quietly() -> Iterator[Any]:
+    """The transformers library, which keeps its warnings and progress bars to itself inside the block.
+
+    Raises ModuleNotFoundError, naming the extra, when it is not installed.
+    """
     try:
         import transformers
     except ImportError as error:
         raise ModuleNotFoundError(
             "sentences are read by the transformers library: pip install 'descant[hub]'", name="transformers"
         ) from error
-    return transformers
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

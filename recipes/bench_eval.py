@@ -97,15 +97,14 @@ def cost(config: EvalBenchConfig) -> list[dict[str, Any]]:
     """CPU seconds of one distance, ours and by scipy's square root: from moments, and from fewer samples than d."""
     rows = []
     for size in config.cost_dims:
-        decay = torch.logspace(0, -2, size, dtype=torch.float64)
-        turn = decay[:, None] * _rotation(size, config.seed)
-        kinds = {
-            "4 d samples, equal variances": [_normal(4 * size, size, seed) for seed in (1, 2)],
-            "4 d samples, variances over 4 decades": [
-                (_normal(4 * size, size, seed) * decay) @ turn for seed in (1, 2)
-            ],
-            "d / 2 samples": [_normal(size // 2, size, seed) for seed in (1, 2)],
-        }
+        turn = _rotation(size, config.seed)
+        kinds = {"4 d samples, equal variances": [_normal(4 * size, size, seed) for seed in (1, 2)]}
+        for decades in (4, 8):
+            spread = torch.logspace(0, -decades / 2, size, dtype=torch.float64)
+            kinds[f"4 d samples, variances over {decades} decades"] = [
+                _normal(4 * size, size, seed) * spread @ turn for seed in (1, 2)
+            ]
+        kinds["d / 2 samples"] = [_normal(size // 2, size, seed) for seed in (1, 2)]
         for kind, (x, y) in kinds.items():
             one, two = torch.cov(x.T), torch.cov(y.T)
             if x.shape[0] > size:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +25,15 @@ from .clips import RATE
 if TYPE_CHECKING:
     from .bench import Bench
 
+_BETWEEN = """
+import json, os, sys, time
+began = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+figures = [time.perf_counter() - began, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]
+with open(sys.argv[1], "w") as note:
+    json.dump(figures, note)
+"""
 _SENTENCE = "an upbeat bossa nova in G minor with flute and nylon guitar"
 
 
@@ -110,19 +117,25 @@ def speed(model: str, seconds: float, repeats: int = 3) -> dict[str, Any]:
 
 
 def timed(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command to its end -> (wall seconds, peak resident MB). Raises RuntimeError when it fails."""
-    began = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.perf_counter() - began
-        if process.returncode:
-            log.seek(0)
-            tail = log.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}: {' '.join(tail)}")
+    """Run a command to its end -> (wall seconds, peak resident MB). Raises RuntimeError when it fails.
+
+    A process starts with the peak of the one that started it on its account; a small one stands between, so that ours,
+    with all its libraries, is not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "note.json"
+        with (Path(folder) / "log").open("w+b") as log:
+            between = [sys.executable, "-I", "-S", "-c", _BETWEEN, str(note), *command]
+            subprocess.run(between, stdout=log, stderr=log, check=False)
+            if not note.is_file():
+                raise RuntimeError(f"{' '.join(command)} could not be started")
+            wall, peak, code = json.loads(note.read_text(encoding="utf-8"))
+            if code:
+                log.seek(0)
+                tail = log.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise RuntimeError(f"{' '.join(command)} failed with {code}: {' '.join(tail)}")
     # Linux counts kilobytes, macOS bytes
-    return wall, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return wall, peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def extend(bench: Bench, count: int = 12) -> dict[str, Any]:

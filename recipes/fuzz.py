@@ -172,9 +172,9 @@ def _forge(data: bytes, rng: np.random.Generator) -> bytes:
     else:
         big = [0, 1, 1 << 16, 1 << 31, (1 << 32) - 1]
         points = tuple((int(rng.choice(big)), int(rng.choice(big))) for _ in range(int(rng.integers(3))))
+        source = (int(rng.choice(big[1:])), int(rng.choice(big))) if rng.random() < 0.5 else None
         lie = Trailer(samples=int(rng.choice(big)) << int(rng.integers(30)), frames=int(rng.choice(big)),
-                      points=tuple(sorted(points)), check=0,
-                      source=None if rng.random() < 0.5 else (int(rng.choice(big[1:])), int(rng.choice(big))))  # fmt: skip
+                      points=tuple(sorted(points)), source=source, check=0)  # fmt: skip
         tail = lie.to_bytes() if all(b[1] >= a[1] for a, b in pairwise(lie.points)) else b""
     return data[:HEADER_BYTES] + b"".join(parts) + tail
 

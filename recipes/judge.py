@@ -7,6 +7,7 @@ by captions of its own (``recipes/judge_captions.py``). See the card beside the 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from ..eval.judge import Answer, Judge, JudgeConfig
 from ..lm.vocab import FAMILIES, FAMILY, GENRES, INSTRUMENTS, KEYS
-from .judge_captions import about
+from .judge_captions import about, one_thing
 from .judge_data import TEMPI, Batch, JudgeSet, tempo_targets
 from .loop import LoopConfig, cosine, run, stream
 
@@ -92,7 +93,7 @@ class JudgeTask:
         self.judge.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             answer = self.judge(batch.heard)
-        losses = self._losses(answer, batch)
+        losses = self._losses(answer, batch, random.Random(step))
         loss = torch.stack(list(losses.values())).sum()
         self.judge.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -108,7 +109,7 @@ class JudgeTask:
             raise TypeError("a JudgeTask validates a Judge")
         return evaluate(model, self.dev, self.config.dev_clips)
 
-    def _losses(self, answer: Answer, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, answer: Answer, batch: Batch, draw: random.Random) -> dict[str, Tensor]:
         def entropy(logits: Tensor, target: Tensor) -> Tensor:
             if not bool((target >= 0).any()):
                 return logits.sum() * 0.0
@@ -126,6 +127,7 @@ class JudgeTask:
             "key": 0.5 * entropy(answer.key, batch.key),
             "tempo": -0.5 * (tempo * answer.tempo.float().log_softmax(dim=1)).sum(dim=1).mean(),
             "joint": self.config.joint * self._joint(answer.vector, batch.captions),
+            "sentences": self.config.joint * self._sentences(answer.vector, batch, draw),
         }
 
     def _joint(self, vectors: Tensor, captions: Sequence[str]) -> Tensor:
@@ -138,6 +140,30 @@ class JudgeTask:
         same = torch.tensor([[float(one == two) for two in said] for one in said], device=table.device)
         target = same / same.sum(dim=1, keepdim=True)
         return 0.5 * (functional.cross_entropy(table, target) + functional.cross_entropy(table.T, target))
+
+    def _sentences(self, vectors: Tensor, batch: Batch, draw: random.Random) -> Tensor:
+        """Contrast with sentences about one thing, all answers to one question at a time.
+
+        Within a batch of whole captions, genre and instruments tell nearly all clips apart, and keys are never learned.
+        """
+        c, scale = self.config.judge, self.judge.scale.exp().clamp(max=50)
+        sets = {
+            "genre": [one_thing(draw, genre=name) for name in c.genres],
+            "key": [one_thing(draw, key=name) for name in c.keys],
+            "tempo": [one_thing(draw, tempo=bpm) for bpm in c.tempi],
+            "instrument": [one_thing(draw, instrument=name) for name in c.instruments],
+        }
+        table = scale * vectors @ self.judge.read([text for texts in sets.values() for text in texts]).T
+        parts = dict(zip(sets, table.split([len(texts) for texts in sets.values()], dim=1), strict=True))
+        total = -(tempo_targets(batch.tempo) * parts["tempo"].log_softmax(dim=1)).sum(dim=1).mean()
+        for name, target in (("genre", batch.genre), ("key", batch.key)):
+            if bool((target >= 0).any()):
+                total = total + functional.cross_entropy(parts[name], target, ignore_index=-1)
+        # which clips of the batch an instrument plays in: sentences differ in how common they are, clips do not
+        played = batch.instrument.T
+        some = (played.sum(dim=1) > 0) & (played.sum(dim=1) < played.shape[1])
+        share = played[some] / played[some].sum(dim=1, keepdim=True)
+        return total - (share * parts["instrument"].T[some].log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def _rarity(have: Tensor) -> Tensor:

@@ -90,6 +90,23 @@ def about(
     return _TEMPO[0].format(f"{tempo or 0:.0f}")
 
 
+def one_thing(
+    draw: random.Random, genre: str | None = None, instrument: str | None = None, key: str | None = None,
+    tempo: float | None = None,
+) -> str:  # fmt: skip
+    """A sentence about one thing, in any of its forms."""
+    if genre:
+        text = _one(_GENRE, genre, draw)
+    elif instrument:
+        text = _one(_PLAYERS, spoken(instrument, draw), draw)
+    elif key:
+        text = _one(_KEY, key, draw)
+    else:
+        # the classes are a ninth apart
+        text = _one(_TEMPO, f"{(tempo or 0) * 2 ** draw.uniform(-1 / 12, 1 / 12):.0f}", draw)
+    return text[0].upper() + text[1:] if draw.random() < 0.5 else text
+
+
 def spoken(name: str, draw: random.Random) -> str:
     """An instrument as people call it."""
     return draw.choice(_NAMES.get(name, (name,)))

@@ -136,7 +136,8 @@ def place(piece: Piece, seconds: float) -> float:
         return sum((share > 0.05) + min(1.0, share) / 10 for share in shares) + 2 * min(0.5, tune)
 
     starts = [phase + step * bar for step in range(int(last / bar) + 1) if phase + step * bar <= last] or [0.0]
-    return round(max(starts, key=lambda start: (round(weight(start), 6), -start)), 4)
+    # the earliest of the best
+    return round(max((round(weight(start), 6), -start) for start in starts)[1] * -1.0, 4)
 
 
 def window(piece: Piece, start: float, seconds: float, before: float = 0.0) -> Piece:

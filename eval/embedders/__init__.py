@@ -35,7 +35,8 @@ _PANNS = "PANNs by Kong et al., Zenodo record 3987831"
 _LAION = "LAION-CLAP, on the hub as lukewys/laion_clap"
 _MUSICNN = "the package musicnn: pip install --no-deps musicnn"
 _MUSICNNS = {
-    "musicnn-mtt": "MTT_musicnn", "musicnn-msd": "MSD_musicnn", "musicnn-mtt-vgg": "MTT_vgg", "musicnn-msd-vgg": "MSD_vgg",
+    "musicnn-mtt": "MTT_musicnn", "musicnn-msd": "MSD_musicnn",
+    "musicnn-mtt-vgg": "MTT_vgg", "musicnn-msd-vgg": "MSD_vgg",
 }  # fmt: skip
 _TAGS, _TEXT = "vectors and 527 tags", "vectors of audio and text"
 _CHECKPOINTS = (

@@ -168,8 +168,8 @@ def repeated(wav: Tensor, who: str) -> Tensor:
 
 
 def _model(kind: Any, settings: Any, state: Mapping[str, Tensor], what: str) -> nn.Module:
-    """A ``ClapModel`` with these weights; the random ones it begins with leave the caller's generator alone."""
-    with torch.random.fork_rng(devices=[]):
+    """A ``ClapModel`` with these weights, none drawn first."""
+    with torch.device("meta"):
         network: nn.Module = kind(settings)
     network.load_state_dict(compared(state, network.state_dict(), what), assign=True)
     return network

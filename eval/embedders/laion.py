@@ -129,7 +129,7 @@ def used(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def compared(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
-    """Values for a ``ClapModel`` whose tensors are ``wanted``: those of ``state``, and its own indices.
+    """Values for a ``ClapModel`` whose tensors are ``wanted`` (on ``meta``): those of ``state``, and the indices.
 
     Raises ValueError when something is missing, unknown, or of another shape.
     """
@@ -141,4 +141,16 @@ def compared(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: st
         some = ", ".join((missing or shapes or odd)[:3])
         kind = "lacks" if missing else "has another shape of" if shapes else "has, beyond a CLAP model,"
         raise ValueError(f"{what} {kind} {some}: name a whole CLAP checkpoint")
-    return {name: state[name].to(torch.float32) if name in state else value for name, value in wanted.items()}
+    return {name: state[name].float() if name in state else _index(name, value.shape) for name, value in wanted.items()}
+
+
+def _index(name: str, shape: torch.Size) -> Tensor:
+    """An index buffer of ``ClapModel``; of window attention that of Swin (Liu et al., 2021, section 3.2)."""
+    if name.endswith("position_ids"):
+        return torch.arange(shape[-1]).expand(shape)
+    if not name.endswith("relative_position_index"):
+        return torch.zeros(shape, dtype=torch.int64)
+    side = math.isqrt(shape[0])
+    down, right = torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side)
+    apart = [place[:, None] - place[None] + side - 1 for place in (down, right)]
+    return apart[0] * (2 * side - 1) + apart[1]

@@ -57,14 +57,14 @@ def read(root: Path, options: Options) -> Collection:
         gather.bad(path, "is a link that leaves the folder; allow links to use it")
     songs = _songs(files)
     for song, stems in sorted(songs.items()):
-        _guarded(gather, song, lambda song=song, stems=stems: _song(song, stems, root, options))  # type: ignore[misc]
+        _guarded(gather, song, lambda song=song, stems=stems: _song(song, stems, root, options))
     loose = [path for path in files if path.parent not in songs]
     names = [path.relative_to(root).with_suffix("").as_posix() for path in loose]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     for name, path in zip(names, loose, strict=True):
         # two files that differ in their suffix alone keep it
         name = path.relative_to(root).as_posix() if name in twice else name
-        _guarded(gather, path, lambda name=name, path=path: _one(name, path, root, options))  # type: ignore[misc]
+        _guarded(gather, path, lambda name=name, path=path: _one(name, path, root, options))
     return gather.done()
 
 

@@ -116,22 +116,23 @@ def read_audiocraft(path: Path, options: Options) -> Collection:
     there = [file.resolve().parent for _, _, file, _ in found if file is not None]
     root = Path(os.path.commonpath([path.resolve().parent, *there])) if there else path.parent.resolve()
     gather = Gather(path.resolve().parent.name, root, options.strict)
+    listing = path.name
     for line, problem in bad:
-        gather.bad(f"{path.name}:{line}", problem)
+        gather.bad(f"{listing}:{line}", problem)
     for listed, place, file, row in found:
-        where = f"{path.name}:{place}"
         if file is None:
             gather.lost(listed)
             continue
-        file = file.resolve()
+        path = file.resolve()
         try:
-            made = labelled(sidecar(file, root, links=True))
+            made = labelled(sidecar(path, root, links=True))
             made.pop("id", None)
             known = labelled({name: row[name] for name in ("duration", "sample_rate") if name in row})
-            name = file.relative_to(root).with_suffix("").as_posix()
-            gather.add(build({**made, **known, "extra": made["extra"]}, id=name, mix=Track(file)), where)
+            name = path.relative_to(root).with_suffix("").as_posix()
+            fields = {**made, **known, "extra": made["extra"]}
+            gather.add(build(fields, id=name, mix=Track(path)), f"{listing}:{place}")
         except (ReaderError, AudioError, TypeError) as error:
-            gather.bad(where, error)
+            gather.bad(f"{listing}:{place}", error)
     return gather.done()
 
 

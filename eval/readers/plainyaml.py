@@ -80,6 +80,8 @@ def _list(lines: list[_Line], at: int, indent: int, depth: int) -> tuple[list[An
                 found.append(item)
             else:
                 found.append(None)
+        elif _is_item(inner):
+            raise ReaderError(f"line {number}: a list within a list is not read on one line")
         elif inner[0] not in "'\"[{" and _cut(inner)[1]:
             # a mapping that begins behind the dash
             deeper = indent + len(text) - len(inner)

@@ -82,7 +82,7 @@ def _stream(box: Any, path: str | os.PathLike[str], stream: int) -> Any:
 
 
 def _samples(stream: Any) -> int:
-    return round(float((stream.duration or 0) * stream.time_base) * stream.rate)
+    return int(round(float((stream.duration or 0) * stream.time_base) * stream.rate))
 
 
 def _decoded(box: Any, stream: Any, path: str | os.PathLike[str]) -> Iterator[Tensor]:

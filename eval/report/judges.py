@@ -13,7 +13,7 @@ from typing import Any
 
 from ..embed import Embedder
 from ..logmel import LogMel
-from ..recipe import PROTOCOLS, Recipe, named
+from ..recipe import PROTOCOLS, Recipe, Tail, named
 
 #: The judge without weights, and the one whose weights are in the package.
 LOGMEL, OWN = "logmel", "descant-judge"
@@ -115,23 +115,23 @@ def plan(protocols: Sequence[str], given: Sequence[Judge] = ()) -> Plan:
         for metric, recipe in named(protocol).items():
             if protocol == "descant-v1":
                 continue
-            name = _find(recipe.embedder, opened)
-            if name is None:
+            found = _find(recipe.embedder, opened)
+            if found is None:
                 reason = f"needs weights: --judge {recipe.embedder}=FILE"
                 lines.append(Line(metrics=_metrics(metric), suffix=protocol, recipe=recipe, reason=reason))
                 continue
-            idle.discard(name)
-            used[name] = shelf[name]
-            lines.append(_bound(name, opened[name], metric, recipe, protocol))
+            idle.discard(found)
+            used[found] = shelf[found]
+            lines.append(_bound(found, opened[found], metric, recipe, protocol))
     if "descant-v1" in protocols:
         for name in (LOGMEL, OWN):
             if name not in opened:
                 shelf[name] = Judge(name)
-                found = _own(shelf[name])
-                if isinstance(found, str):
-                    lines += _missing(name, found)
+                judge = _own(shelf[name])
+                if isinstance(judge, str):
+                    lines += _missing(name, judge)
                     continue
-                opened[name] = found
+                opened[name] = judge
             idle.add(name)
         for name in sorted(idle, key=lambda one: (one not in (LOGMEL, OWN), one != LOGMEL, one)):
             used[name] = shelf[name]
@@ -213,7 +213,8 @@ def _lines(name: str, judge: Any) -> list[Line]:
     own = PROTOCOLS["descant-v1"]
     base = own["frechet"] if name == LOGMEL else own["clap"]
     window = float(getattr(judge, "window", base.window))
-    tail, least = ("pad", base.window / 2) if name == LOGMEL else ("repeat", min(1.0, window))
+    tail: Tail = "pad" if name == LOGMEL else "repeat"
+    least = base.window / 2 if name == LOGMEL else min(1.0, window)
     base = replace(base, embedder=judge.id, rate=judge.rate, channels=judge.channels, window=window, hop=window,
                    tail=tail, least=least)  # fmt: skip
     table = {"frechet": own["frechet"].settings, "kernel": own["kernel"].settings}

@@ -55,11 +55,12 @@ def build(melody: bool = False, channels: int = 1, width: int = 32, text_width: 
     torch.manual_seed(channels + 2 * melody)
     text = T5Config(d_model=text_width, d_kv=8, d_ff=32, num_layers=2, num_heads=3, vocab_size=64, dropout_rate=0.0)
     codec = EncodecConfig(
-        sampling_rate=32000, target_bandwidths=[1.2], codebook_size=CARD, num_filters=4, hidden_size=16, codebook_dim=16,
-        upsampling_ratios=[8, 5, 4, 4], use_causal_conv=False, use_conv_shortcut=False, num_lstm_layers=1,
+        sampling_rate=32000, target_bandwidths=[1.2], codebook_size=CARD, num_filters=4, hidden_size=16,
+        codebook_dim=16, upsampling_ratios=[8, 5, 4, 4], use_causal_conv=False, use_conv_shortcut=False,
+        num_lstm_layers=1,
     )  # fmt: skip
     sizes = {
-        "vocab_size": CARD, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 48, "hidden_size": width,
+        "vocab_size": CARD, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "hidden_size": width,
         "num_codebooks": 4 * channels, "audio_channels": channels, "pad_token_id": CARD, "bos_token_id": CARD,
         "dropout": 0.0, **decoder,
     }  # fmt: skip
@@ -99,8 +100,25 @@ def saved(model: Any, folder: Path, **options: Any) -> Path:
     return folder
 
 
+def agree(model: Any, cond: Any, found: torch.Tensor, wanted: torch.Tensor, guidance: float = 1.0) -> None:
+    """Greedy codes of ours are the library's; where they part, the two choices were as good as equal."""
+    assert found.shape == wanted.shape
+    if torch.equal(found, wanted):
+        return
+    ours, theirs = (model.pattern.apply(codes, model.special) for codes in (found, wanted))
+    step = int((ours != theirs).any(1).any(0).nonzero()[0])
+    logits = model(theirs[:, :, :step], model.ready(cond, guidance != 1.0))[:, :, -1]
+    if guidance != 1.0:
+        told, free = logits.chunk(2)
+        logits = free + guidance * (told - free)
+    row, book = (int(i) for i in (ours[:, :, step] != theirs[:, :, step]).nonzero()[0])
+    gap = logits[row, book].max() - logits[row, book, ours[row, book, step]]
+    other = logits[row, book].max() - logits[row, book, theirs[row, book, step]]
+    assert max(gap, other) < 1e-4, f"at step {step} ours lies {gap} below the best, theirs {other}"
+
+
 def tokens(model: Any, steps: int, **given: Any) -> torch.Tensor:
-    """Codes [B, K, F] the library's generate() makes; it decodes them at once, so its codec is asked to pass them on."""
+    """Codes [B, K, F] that the library's generate() makes, taken on their way to its codec."""
     caught: list[torch.Tensor] = []
 
     def catch(codes: torch.Tensor, *_: Any, **__: Any) -> Any:

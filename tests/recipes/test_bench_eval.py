@@ -16,7 +16,7 @@ def test_sections_measure_what_they_say(tmp_path):
     assert len(said) == 3
     found = report["sections"]
     assert found["exactness"][0]["ours"] < 1e-12 and found["exactness"][0]["self"] <= 1e-13
-    assert [row["dim"] for row in found["cost"]] == [16, 16, 16]
+    assert [row["dim"] for row in found["cost"]] == [16] * 4
     assert all(row["ours"] > 0 and row["scipy"] > 0 for row in found["cost"])
     rows = found["simulation"]
     assert [row["clips"] for row in rows] == [16, 32, 16, 32]

@@ -23,7 +23,8 @@ def musiccaps(root: Path) -> Path:
     head = ["ytid", "start_s", "end_s", "audioset_positive_labels", "aspect_list", "caption", "author_id",
             "is_balanced_subset", "is_audioset_eval"]  # fmt: skip
     rows = [
-        ["-0Gj8-vB1q4", 30, 40, "/m/04rlf", "['low quality', \"rock'n'roll\"]", 'A "live" take,\nloud drums', 4, False, True],
+        ["-0Gj8-vB1q4", 30, 40, "/m/04rlf", "['low quality', \"rock'n'roll\"]", 'A "live" take,\nloud drums', 4, False,
+         True],
         ["0-0000000aA", 1, 2, "/m/04rlf", "['female singer']", "She tells a story", 4, True, True],
         ["whole_video", 2, 3, "/m/04rlf", "['piano']", "Piano", 4, False, False],
         ["not_here_at", 30, 40, "/m/04rlf", "['piano']", "Gone", 4, False, True],

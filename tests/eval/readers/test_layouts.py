@@ -45,13 +45,14 @@ def test_song_describer_joins_captions_and_knows_the_two_minute_names(tmp_path: 
     valid = found.select(subset="valid")
     assert [clip.captions for clip in valid] == [("A calm piano piece",)]
     quiet = found.select(subset="no-singing")
-    assert {clip.id: clip.captions for clip in quiet} == {"1004034": ("A calm piano piece",), "214": ("Drums and bass",)}
+    assert [clip.captions for clip in quiet] == [("A calm piano piece",), ("Drums and bass",)]
 
 
 def test_musdb_hq(tmp_path: Path) -> None:
     found = readers.read(made.musdb_hq(tmp_path))
     assert [(clip.id, clip.split) for clip in found] == [
-        ("test/B Band - Two - Live", "test"), ("train/A Band - One", "train"), ("train/ANiMAL - Rockshow", "validation"),
+        ("test/B Band - Two - Live", "test"), ("train/A Band - One", "train"),
+        ("train/ANiMAL - Rockshow", "validation"),
     ]  # fmt: skip
     assert found[0].artist == "B Band" and found[0].extra["title"] == "Two - Live"
     assert len(found.select(subset="train")) == 2 and len(found.select(split="train")) == 1

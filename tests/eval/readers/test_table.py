@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from descant.eval.readers import plainyaml, table
 from descant.eval.readers.clip import ReaderError
@@ -116,26 +117,23 @@ YAML = [
     "a: 1\nb: -2.5\nc: true\nd: 'no'\ne: no\nf: null\ng:\nh: ~\ni: 1e5\nj: 1.0e+5\nk: .5\nl: 007x\n",
     "stems:\n  S00:\n    x: 1\n    y: a (b) c\n  S01: {}\n  S02: []\nlast: end\n",
     "list:\n- a\n- 'b: c'\n- 3\nafter: [1, 'x, y', z, \"q\\u00e9\"]\n",
-    "list:\n  - name: x\n    more:\n      deep: 1\n  - name: y\n  -\n  - - 1\n",
-    "text: a long line that goes\n  on in the next one\n  and the next\nquoted: 'it''s\n  here'\nurl: http://x.y/z#frag # note\n",
-    "# comment\n---\n\"quoted key\": \"a: b\"\ntime: 12:30:45x\n",
+    "list:\n  - name: x\n    more:\n      deep: 1\n  - name: y\n  -\n",
+    "text: a long line that goes\n  on in the next one\n  and the next\n"
+    "quoted: 'it''s\n  here'\nurl: http://x.y/z#frag # note\n",
+    '# comment\n---\n"quoted key": "a: b"\ntime: 12:30:45x\n',
 ]
 
 
 @pytest.mark.parametrize("text", YAML)
 def test_yaml_is_read_as_pyyaml_reads_it(text: str) -> None:
-    yaml = pytest.importorskip("yaml") if False else __import__("yaml")
-    wanted = yaml.safe_load(text)
-    if "list" in wanted and [1] in wanted["list"]:
-        text = text.replace("  - - 1\n", "")
-        wanted["list"].remove([1])
-    assert plainyaml.parse(text) == wanted
+    assert plainyaml.parse(text) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: &x 1\n", "line 1: '&'"), ("a: |\n  text\n", r"line 1: '\|'"), ("a: !!python/object:os.system x\n", "'!'"),
+        ("a:\n  - - 1\n", "list"), ("a: &x 1\n", "line 1: '&'"),
+        ("a: |\n  text\n", r"line 1: '\|'"), ("a: !!python/object:os.system x\n", "'!'"),
         ("a: 1\na: 2\n", "line 2: a is there twice"), ("a: 1\n   b: 2\nc\n", "line"), ("just words\n", "expected"),
         ("- 1\n- 2\n", "a list"), ("", "is empty"), ("a: 'x\n", "not closed"), ("a: [1, [2]]\n", "plain lists"),
         ("".join(f"{' ' * n}a:\n" for n in range(40)), "too deeply"),

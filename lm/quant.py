@@ -1,0 +1,126 @@
+"""Linear layers with 8-bit weights: a quarter of the memory traffic, of which a decoding step on a CPU consists.
+
+Weights are whole numbers with one scale per output row. Activations are brought to a largest magnitude of 1 row by row
+and rounded to 8 bits; products are summed in whole numbers. So a row's result depends on nothing but that row: the
+tokens of a piece are the same whatever is generated beside it, which per-tensor ranges (the usual dynamic quantisation)
+do not give. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", 2018, section 2; Dettmers et al., "LLM.int8()", 2022, section 2.1 for the row-wise scales.
+
+Three backends behind one layer: ``fbgemm`` (x86), ``pack`` (bfloat16 activations, other processors) and ``plain``
+(weights expanded to float32: exact to the stored numbers, saves memory on disk only).
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BACKENDS: tuple[str, ...] = ("fbgemm", "pack", "plain")
+#: Columns that pin the range of the activations; a few, so that rows stay aligned.
+_PINS = 4
+
+
+@functools.lru_cache(maxsize=1)
+def default_backend() -> str:
+    """The fastest backend that this torch and this processor have."""
+    if "fbgemm" in torch.backends.quantized.supported_engines and torch.cpu._is_avx512_supported():
+        return "fbgemm"
+    return "pack" if hasattr(torch, "_weight_int8pack_mm") else "plain"
+
+
+class QuantLinear(nn.Module):
+    """``y = x W^T + b`` with W of 8 bits; made by :meth:`of` or :func:`quantise`. For inference: no gradients."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None, backend: str | None = None) -> None:
+        """weight: int8 [N, D]; scale: float32 [N]; bias: float32 [N] or None."""
+        super().__init__()
+        if weight.dim() != 2 or weight.dtype != torch.int8 or scale.shape != weight.shape[:1]:
+            raise ValueError(
+                f"need weights int8 [N, D] and scales [N], got {weight.dtype} {list(weight.shape)}, {list(scale.shape)}"
+            )
+        backend = default_backend() if backend is None else backend
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}: {', '.join(BACKENDS)}")
+        self.out_features, self.in_features = weight.shape
+        self.backend = backend
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self._run: Callable[[Tensor], Tensor] | None = None
+
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor | None = None, backend: str | None = None) -> QuantLinear:
+        """Round a weight [N, D] to 8 bits, each row by its own largest magnitude."""
+        whole, scale = rounded(weight)
+        return QuantLinear(whole, scale, bias, backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., N], in the type of x."""
+        if self._run is None:
+            self._run = getattr(self, f"_{self.backend}")()
+        rows = x.reshape(-1, self.in_features)
+        out = self._run(rows.detach().float())
+        if self.bias is not None:
+            out = out + self.bias
+        return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+    def _fbgemm(self) -> Callable[[Tensor], Tensor]:
+        size = self.in_features
+        padded = F.pad(self.weight, (0, _PINS))
+        with warnings.catch_warnings():
+            # torch announces that these constructors will go; the layer then falls to another backend
+            warnings.simplefilter("ignore")
+            whole = torch._make_per_channel_quantized_tensor(
+                padded, self.scale.double(), torch.zeros(len(padded), dtype=torch.long), 0
+            )
+            packed = torch.ops.quantized.linear_prepack(whole, None)
+
+        def run(x: Tensor) -> Tensor:
+            top = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-20)
+            wide = x.new_empty(len(x), size + _PINS)
+            torch.div(x, top, out=wide[:, :size])
+            # these columns meet zero weights; they only make every row span -1 to 1, so that all share one range
+            wide[:, size::2] = 1.0
+            wide[:, size + 1 :: 2] = -1.0
+            out: Tensor = torch.ops.quantized.linear_dynamic(wide, packed)
+            return out.mul_(top)
+
+        return run
+
+    def _pack(self) -> Callable[[Tensor], Tensor]:
+        weight, scale = self.weight, self.scale.bfloat16()
+        return lambda x: torch._weight_int8pack_mm(x.bfloat16(), weight, scale).float()
+
+    def _plain(self) -> Callable[[Tensor], Tensor]:
+        weight = self.weight.float() * self.scale[:, None]
+        return lambda x: F.linear(x, weight)
+
+
+def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [N, D] -> whole numbers int8 [N, D] and scales [N] whose product is nearest to it row by row."""
+    if weight.dim() != 2 or not bool(torch.isfinite(weight).all()):
+        raise ValueError(f"need a finite matrix of weights, got {list(weight.shape)}")
+    scale = weight.detach().float().abs().amax(dim=1).clamp(min=1e-12) / 127
+    return (weight.detach().float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def quantise(model: nn.Module, backend: str | None = None, keep: Callable[[str], bool] | None = None) -> nn.Module:
+    """Replace every ``nn.Linear`` of ``model``, in place, by a :class:`QuantLinear`; returns it in evaluation mode.
+
+    keep: says of a layer's dotted name whether it stays as it is. Embeddings, norms and convolutions always stay.
+    """
+    for name, module in list(model.named_modules()):
+        for child_name, child in list(module.named_children()):
+            full = f"{name}.{child_name}" if name else child_name
+            if type(child) is nn.Linear and not (keep is not None and keep(full)):
+                setattr(module, child_name, QuantLinear.of(child.weight, child.bias, backend))
+    return model.eval()
