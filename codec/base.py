@@ -46,6 +46,8 @@ class CodecModule(nn.Module, ABC):
     config: Shape
     #: Ends of the names of training statistics: part of the file, no part of what the codec computes.
     statistics: ClassVar[tuple[str, ...]] = ()
+    #: Settings on which no code depends: a codec keeps its name, and its files their codec, when they change.
+    playback: ClassVar[tuple[str, ...]] = ()
 
     @property
     def rate(self) -> int:
@@ -80,8 +82,9 @@ class CodecModule(nn.Module, ABC):
     @property
     def fingerprint(self) -> bytes:
         """Sixteen bytes that name this very model; training statistics do not count."""
+        config = {name: value for name, value in self.config.to_dict().items() if name not in self.playback}
         weights = {name: value for name, value in self.state_dict().items() if not name.endswith(self.statistics)}
-        return contract.fingerprint({"family": type(self).__name__, **self.config.to_dict()}, weights)
+        return contract.fingerprint({"family": type(self).__name__, **config}, weights)
 
     @abstractmethod
     def encode(self, wav: Tensor, books: int | None = None) -> Tensor:

@@ -51,6 +51,9 @@ class CodecConfig:
     """ConvNeXt blocks before and after the decoder's doubling of the rate."""
     lookup: str = "ema"
     """How codes are looked up and what moves them: ``ema`` (nearest, averages) or ``gradient`` (angle, as in DAC)."""
+    lift: tuple[float, ...] = ()
+    """For 1, 2, ... books, dB by which decoding raises what has a phase: a decoder that learned from squared errors makes
+    what it is unsure of too soft. Measured after training (``recipes/codec_lift.py``); no code depends on it."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "hop", "window", "books", "cardinality", "code_dim", "outer", "inner"):
@@ -65,6 +68,9 @@ class CodecConfig:
             raise ValueError(f"{self.books} books of {self.cardinality} codes: at most 64 books of 16384 codes")
         if self.lookup not in ("ema", "gradient"):
             raise ValueError(f"CodecConfig.lookup must be 'ema' or 'gradient', got {self.lookup!r}")
+        object.__setattr__(self, "lift", tuple(float(level) for level in self.lift))
+        if len(self.lift) not in (0, self.books) or not all(-12.0 <= level <= 12.0 for level in self.lift):
+            raise ValueError(f"CodecConfig.lift must be {self.books} levels in -12..12 dB or none, got {self.lift!r}")
         for name in ("encoder_blocks", "decoder_blocks"):
             pair = tuple(getattr(self, name))
             if len(pair) != 2 or any(not isinstance(count, int) or not 0 <= count <= 64 for count in pair):
@@ -79,6 +85,8 @@ class CodecConfig:
         row = asdict(self)
         if self.lookup == "ema":
             del row["lookup"]
+        if not self.lift:
+            del row["lift"]
         return row
 
     @staticmethod
@@ -183,9 +191,9 @@ class Decoder(nn.Module):
             self.leave.bias.view(config.channels, 4, bins)[:, 3] = -5.0
         self.register_buffer("noise", table(2 * ROWS, config.channels, bins), persistent=False)
 
-    def forward(self, latent: Tensor, rows: Tensor) -> Tensor:
-        """latent: [B, F, D]; rows: [B, F], the noise of each frame -> wav [B, C, F * hop]."""
-        return self.wave(self.spectra(self.trunk(latent), rows))
+    def forward(self, latent: Tensor, rows: Tensor, gain: float = 1.0) -> Tensor:
+        """latent: [B, F, D]; rows: [B, F], the noise of each frame -> wav [B, C, F * hop]; gain as :meth:`spectra`."""
+        return self.wave(self.spectra(self.trunk(latent), rows, gain))
 
     def trunk(self, latent: Tensor) -> Tensor:
         """latent: [B, F, D] -> what the head reads, [B, 2 * F, D'], two frames per token."""
@@ -204,10 +212,17 @@ class Decoder(nn.Module):
         length = level.clamp(max=6.0).exp() * torch.rsqrt(real.square() + imaginary.square() + 1.0)
         return torch.complex(length * real, length * imaginary), breath.clamp(max=6.0).exp()
 
-    def spectra(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The head: x [B, J, D] at two frames per token, rows [B, J / 2] -> complex [B, C, J, bins]."""
+    def spectra(self, x: Tensor, rows: Tensor, gain: float = 1.0) -> Tensor:
+        """The head: x [B, J, D] at two frames per token, rows [B, J / 2] -> complex [B, C, J, bins].
+
+        gain: on what has a phase; training knows none.
+        """
         spec, breath = self.parts(x)
-        return spec + breath * self.phases(rows)
+        return gain * spec + breath * self.phases(rows)
+
+    def gain(self, books: int) -> float:
+        """What :attr:`CodecConfig.lift` says for so many books, as a factor."""
+        return 10 ** (self.config.lift[books - 1] / 20) if self.config.lift else 1.0
 
     def phases(self, rows: Tensor) -> Tensor:
         """The noise's phases: rows [B, F] of the table -> complex [B, C, 2 * F, bins] of magnitude 1."""
@@ -225,6 +240,7 @@ class Codec(CodecModule):
 
     config: CodecConfig
     statistics = (".total", ".count")
+    playback = ("lift",)
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -251,7 +267,7 @@ class Codec(CodecModule):
         """codes: int64 [B, K, F], K <= books -> wav [B, C, F * hop]. Raises ValueError on codes out of range."""
         latent = self.decode_latent(codes)
         with torch.autocast(codes.device.type, enabled=False):
-            wav: Tensor = self.decoder(latent, rows(codes))
+            wav: Tensor = self.decoder(latent, rows(codes), self.decoder.gain(codes.shape[1]))
         return wav
 
     def _latent(self, codes: Tensor) -> Tensor:

@@ -182,7 +182,8 @@ class Decoder(_Stream):
         latent = self.codec.decode_latent(codes)
         rows = noise_rows(codes)
         parts = zip(torch.split(latent, _BLOCK, 1), torch.split(rows, _BLOCK, 1), strict=True)
-        return torch.cat([self._advance(*part) for part in parts], -1)
+        gain = self.codec.decoder.gain(codes.shape[1])
+        return torch.cat([self._advance(*part, gain) for part in parts], -1)
 
     @torch.no_grad()
     def finish(self) -> Tensor:
@@ -205,12 +206,12 @@ class Decoder(_Stream):
         blocks = _held("slow", self._slow, batch) | _held("fast", self._fast, batch)
         return self._counters(batch) | {"tail": tail} | blocks
 
-    def _advance(self, latent: Tensor, rows: Tensor) -> Tensor:
+    def _advance(self, latent: Tensor, rows: Tensor, gain: float) -> Tensor:
         # latent: [B, n, D], rows: [B, n] -> [B, C, t]
         state, net = self._state, self.codec.decoder
         with torch.autocast(latent.device.type, enabled=False):
             x = net.up(_through(self._slow, latent, state, "slow"))
-            spec = net.spectra(_through(self._fast, x, state, "fast"), rows)
+            spec = net.spectra(_through(self._fast, x, state, "fast"), rows, gain)
         wav = overlap_add(windowed(spec, self._window), self._hop)
         wav[..., : self._window - self._hop] += state["tail"]
         frames, before = spec.shape[-2], int(state["count"][0])

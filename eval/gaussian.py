@@ -25,8 +25,8 @@ _EPS = 2.0**-52
 #: Error of the fast path that is tolerated, relative to (tr C1 + tr C2) / 2.
 _TOLERANCE = 1e-14
 _BLOCK = 1 << 12
-#: Size of a square block that stays in a core's cache, and variances so alike that their order is left as it is.
-_CACHED, _ALIKE = 256, 4.0
+#: Columns of a block that stays in a core's cache, and variances so alike that their order is left as it is.
+_CACHED, _ALIKE = 64, 4.0
 
 
 class Statistics:
@@ -226,50 +226,41 @@ def _by_cholesky(mean: Tensor, table: Tensor, count: int | None) -> Gaussian | N
 
 
 def _cholesky(table: Tensor) -> Tensor | None:
-    """Lower factor of [D, D], in blocks that fit a core's cache; None where a pivot is not positive."""
-    size = table.shape[0]
-    if size <= _CACHED:
-        lower, failed = torch.linalg.cholesky_ex(table)
-        return None if int(failed) else lower
-    h = size // 2
-    first = _cholesky(table[:h, :h])
-    if first is None:
-        return None
-    below = torch.linalg.solve_triangular(first, table[h:, :h].T, upper=False).T
-    square = below.numpy() @ below.numpy().T
-    last = _cholesky(table[h:, h:] - torch.from_numpy(square))
-    if last is None:
-        return None
-    lower = torch.zeros_like(table)
-    lower[:h, :h], lower[h:, :h], lower[h:, h:] = first, below, last
+    """Lower factor of [D, D], by blocks of columns that stay in a core's cache; None where a pivot is not positive."""
+    size, rows = table.shape[0], table.numpy()
+    lower = torch.zeros_like(table, memory_format=torch.contiguous_format)
+    known = lower.numpy()
+    for start in range(0, size, _CACHED):
+        stop = min(size, start + _CACHED)
+        panel = torch.from_numpy(rows[start:, start:stop] - known[start:, :start] @ known[start:stop, :start].T)
+        head, failed = torch.linalg.cholesky_ex(panel[: stop - start])
+        if int(failed):
+            return None
+        lower[start:stop, start:stop] = head
+        lower[stop:, start:stop] = torch.linalg.solve_triangular(head, panel[stop - start :].T, upper=False).T
     return lower
 
 
 def _square(table: np.ndarray) -> np.ndarray:
-    """``table @ table.T`` for :func:`numpy.linalg.eigvalsh`, which reads the lower half: the upper block is left out."""
-    size = len(table)
-    if size <= _CACHED:
-        return table @ table.T
-    h = size // 2
-    out = np.zeros((size, size))
-    out[:h, :h] = table[:h] @ table[:h].T
-    np.matmul(table[h:], table[:h].T, out=out[h:, :h])
-    out[h:, h:] = table[h:] @ table[h:].T
+    """``table @ table.T`` for :func:`numpy.linalg.eigvalsh`, which reads the lower half: its upper block is 0."""
+    half = len(table) // 2
+    out = np.zeros((len(table), len(table)))
+    out[:half, :half] = table[:half] @ table[:half].T
+    np.matmul(table[half:], table[:half].T, out=out[half:, :half])
+    out[half:, half:] = table[half:] @ table[half:].T
     return out
 
 
 def _upper_by_lower(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Product of triangular matrices [D, D], zeros left out in blocks: half of the work."""
+    """Product of triangular matrices [D, D], zeros left out in blocks: less than half of the work."""
     size = len(upper)
-    if size <= _CACHED:
-        return upper @ lower
-    h = size // 2
     out = np.empty((size, size))
-    out[:h, :h] = _upper_by_lower(upper[:h, :h], lower[:h, :h])
-    out[:h, :h] += upper[:h, h:] @ lower[h:, :h]
-    np.matmul(upper[:h, h:], lower[h:, h:], out=out[:h, h:])
-    np.matmul(upper[h:, h:], lower[h:, :h], out=out[h:, :h])
-    out[h:, h:] = _upper_by_lower(upper[h:, h:], lower[h:, h:])
+    for start in range(0, size, _CACHED):
+        stop = min(size, start + _CACHED)
+        out[:stop, start:stop] = upper[:stop, start:] @ lower[start:, start:stop]
+        for row in range(stop, size, _CACHED):
+            end = row + _CACHED
+            np.matmul(upper[row:end, row:], lower[row:, start:stop], out=out[row:end, start:stop])
     return out
 
 

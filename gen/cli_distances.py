@@ -14,9 +14,10 @@ _EXAMPLES = """examples:
   descant bench distances --out docs/benchmarks
   descant bench distances --only simulation --json
 
-Needs scipy and no audio. Writes OUT/eval.md and OUT/eval.json; all is made from seeds, only CPU times differ.
+Needs scipy and no audio. Writes OUT/eval.md and OUT/eval.json; all is made from seeds, only CPU times differ. About ten
+minutes of one core.
 """
-_SECTIONS = ("exactness", "cost", "simulation", "memory")
+_SECTIONS = ("exactness", "agreement", "cost", "simulation", "memory")
 _Commands = argparse._SubParsersAction
 
 
@@ -27,10 +28,11 @@ def add_distances(kinds: _Commands[Any]) -> None:
     parser: argparse.ArgumentParser = kinds.add_parser(
         "distances", help=text, description=text, epilog=_EXAMPLES, formatter_class=raw, allow_abbrev=False
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the report")
+    parser.add_argument("-o", "--out", metavar="DIR", help="folder for the report")
     parser.add_argument("--only", nargs="+", choices=_SECTIONS, default=_SECTIONS, metavar="SECTION",
                         help=", ".join(_SECTIONS))  # fmt: skip
-    parser.add_argument("--runs", type=int, default=60, metavar="N", help="simulated evaluations a row (default: 60)")
+    parser.add_argument("--runs", type=int, default=200, metavar="N", help="simulated evaluations a row (default: 200)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes of the simulation (default: 1)")
     parser.add_argument("--json", action="store_true", help="the report as JSON on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
@@ -44,7 +46,7 @@ def run_distances(args: argparse.Namespace) -> None:
     from ..recipes import bench_eval
 
     try:
-        config = bench_eval.EvalBenchConfig(runs=args.runs)
+        config = bench_eval.EvalBenchConfig(runs=args.runs, workers=args.workers)
     except ValueError as error:
         raise RequestError(str(error)) from None
     try:

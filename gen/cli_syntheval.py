@@ -6,12 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .request import RequestError
-
-if TYPE_CHECKING:
-    from ..eval.readers import Collection
 
 _SYNTH = """examples:
   descant synth-eval --clips 16 --seconds 5 -o data/small
@@ -99,7 +96,7 @@ def run_scan(args: argparse.Namespace) -> None:
     _tell(args, found)
 
 
-def _tell(args: argparse.Namespace, found: Collection) -> None:
+def _tell(args: argparse.Namespace, found: Any) -> None:
     _say(args.quiet, found.summary())
     for line in () if args.quiet else (*found.notes, *(str(item) for item in found.problems[:10])):
         _say(False, f"  {line}")

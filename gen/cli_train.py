@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_bench_codec, cli_bench_judge, cli_codec, cli_distances
+from . import cli_bench_codec, cli_bench_judge, cli_bench_metrics, cli_codec, cli_distances
 from .request import RequestError
 
 _RENDER = """examples:
@@ -47,6 +47,8 @@ _BENCHES = """examples:
   descant bench main --data data/pieces --real data/real/test --tokens data/tokens
   descant bench codec --real data/real/test
   descant bench distances --out docs/benchmarks
+  descant bench bss -o docs/benchmarks
+  descant bench control -o docs/benchmarks
   descant bench fuzz --count 2000
 """
 _AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -169,6 +171,7 @@ def _add_bench(commands: _Commands[Any]) -> None:
     cli_bench_codec.add_codec(kinds)
     cli_codec.add_fuzz(kinds)
     cli_distances.add_distances(kinds)
+    cli_bench_metrics.add_metrics(kinds)
     cli_bench_judge.add_judge(kinds)
 
 

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .model import TokenLM
+    from .musicgen import MusicGenLM
 
 
-def load(name_or_folder: str | Path = "embedded") -> TokenLM:
-    """Load a language model: a folder that :meth:`TokenLM.save` wrote, or the name of one the package carries."""
-    from .pretrained import load as load_model
+def load(name_or_folder: str | Path = "embedded") -> TokenLM | MusicGenLM:
+    """Load a language model: one the package carries, a folder that ``save`` wrote, or a MusicGen.
 
-    return load_model(name_or_folder)
+    A MusicGen is a folder in the transformers library's format or a hub id such as ``"facebook/musicgen-small"``, the
+    one case in which something may be downloaded.
+    """
+    from . import musicgen_files, pretrained
+
+    if musicgen_files.is_musicgen(name_or_folder):
+        return musicgen_files.load(name_or_folder)
+    return pretrained.load(name_or_folder)

@@ -1,4 +1,4 @@
-"""BSS Eval against museval: equal numbers, and how much less work. Functions for ``descant bench separation``.
+"""BSS Eval against museval: equal numbers, and how much less work: ``descant bench bss``.
 
 Costs are CPU seconds of one process, both sides measured in the same run on the same signals, so a busy machine does
 not favour either. museval's package wants ffmpeg and pandas on import; its metrics module alone does not.
@@ -7,8 +7,12 @@ not favour either. museval's package wants ffmpeg and pandas on import; its metr
 from __future__ import annotations
 
 import importlib.util
+import json
+import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,12 +20,75 @@ import torch
 from torch import Tensor
 
 from ..eval import oracles, separation
+from ..eval.metric import write_whole
 from . import builtin
+from .bench_report import table
 
 _NAMES = ("sdr", "isr", "sir", "sar")
 
 
-def parity(seconds: float = 10.0, sources: int = 4, rate: int = 44_100, seed: int = 3) -> dict[str, Any]:
+def report(
+    seconds: Sequence[float] = (10.0, 30.0), pieces: int = 4, repeats: int = 3,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare with museval at every length, and score the oracles -> a JSON-ready report.
+
+    Raises ImportError without museval.
+    """
+    if not seconds or min(seconds) < 2 or pieces < 1 or repeats < 1:
+        raise ValueError(f"lengths {list(seconds)} s, {pieces} pieces, {repeats} repeats: at least 2 s and 1 of each")
+    import scipy
+
+    said = progress or (lambda _: None)
+    rows = []
+    for length in seconds:
+        rows.append(parity(length, repeats=repeats))
+        said(f"parity: {rows[-1]['signals']}")
+    about = {
+        "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "scipy": scipy.__version__, "museval": _version(), "repeats": repeats,
+        "pieces": pieces,
+    }  # fmt: skip
+    steps = ladder(pieces)
+    said(f"oracles: {pieces} pieces")
+    return {"about": about, "parity": rows, "ladder": steps}
+
+
+def write(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write ``bss.json`` and ``bss.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "bss.json", (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(folder / "bss.md", (page(found) + "\n").encode())
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The report in Markdown."""
+    about = found["about"]
+    header = ["signals", *(f"{name.upper()}, dB" for name in _NAMES), "same NaN", "museval, CPU s", "all four, CPU s",
+              "times less", "SDR alone, CPU s", "times less"]  # fmt: skip
+    rows = []
+    for row in found["parity"]:
+        cost, ratio = row["CPU s"], row["museval's cost over ours"]
+        rows.append([
+            row["signals"], *(f"{row['largest difference, dB'][name]:.1e}" for name in _NAMES),
+            "yes" if row["same NaN"] else "no", f"{cost['museval']:.2f}", f"{cost['full']:.2f}", f"{ratio['full']:.1f}",
+            f"{cost['sdr alone']:.4f}", f"{ratio['sdr alone']:.0f}",
+        ])  # fmt: skip
+    steps = [[name, f"{row['uSDR']:.2f}", f"{row['cSDR']:.2f}"] for name, row in found["ladder"].items()]
+    return (
+        "# BSS Eval, measured\n\n"
+        f"museval {about['museval']}, torch {about['torch']}, scipy {about['scipy']}, {about['threads']} thread(s), "
+        f"{about['machine']}. Made by `descant bench bss -o docs/benchmarks`.\n\n## Against museval\n\n"
+        "The same 16-bit stems and estimates, scored by both in one process: largest difference of any window of any "
+        f"source, and CPU time, the median of {about['repeats']} runs each.\n\n{table(header, rows)}\n\n## Oracles\n\n"
+        f"Mean over {about['pieces']} rendered pieces of 10 s, four stereo stems each, dB.\n\n"
+        + table(["kind", "uSDR", "cSDR"], steps)
+    )
+
+
+def parity(
+    seconds: float = 10.0, sources: int = 4, rate: int = 44_100, seed: int = 3, repeats: int = 1
+) -> dict[str, Any]:
     """Score the same stems with both and compare numbers and cost. Raises ImportError without museval."""
     peer = _museval()
     stems = rendered(seconds, sources, rate, seed)
@@ -29,9 +96,9 @@ def parity(seconds: float = 10.0, sources: int = 4, rate: int = 44_100, seed: in
     # one short call each, so that neither pays for loading its libraries
     _ours(stems[:, :, : rate // 2], estimates[:, :, : rate // 2], rate)
     _theirs(peer, stems[:, :, : rate // 2], estimates[:, :, : rate // 2], rate)
-    mine, full_cost = _timed(lambda: _ours(stems, estimates, rate))
-    _, sdr_cost = _timed(lambda: separation.windowed_sdr(stems, estimates, rate))
-    other, peer_cost = _timed(lambda: _theirs(peer, stems, estimates, rate))
+    mine, full_cost = _timed(lambda: _ours(stems, estimates, rate), repeats)
+    _, sdr_cost = _timed(lambda: separation.windowed_sdr(stems, estimates, rate), repeats)
+    other, peer_cost = _timed(lambda: _theirs(peer, stems, estimates, rate), repeats)
     apart = {name: float((mine[i] - other[i]).abs().nan_to_num().max()) for i, name in enumerate(_NAMES)}
     return {
         "signals": f"{sources} stereo stems of {seconds:g} s at {rate} Hz",
@@ -114,7 +181,20 @@ def _museval() -> ModuleType:
     return module
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.process_time()
-    value = work()
-    return value, time.process_time() - start
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("museval")
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _timed(work: Callable[[], Any], repeats: int) -> tuple[Any, float]:
+    """A job's result and the median of its CPU seconds."""
+    costs = []
+    for _ in range(repeats):
+        start = time.process_time()
+        value = work()
+        costs.append(time.process_time() - start)
+    return value, statistics.median(costs)

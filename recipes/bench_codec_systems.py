@@ -197,7 +197,8 @@ def codec_mark(codec: Codec, tables: context.Context | None = None) -> str:
     names = {type(part).__module__ for part in codec.modules()} if isinstance(codec, torch.nn.Module) else set()
     names |= {type(codec).__module__, *(one.__name__ for one in (bitstream, files, levels, stft))}
     own = __name__.partition(".")[0]
-    digest = hashlib.sha256(bytes(codec.fingerprint) + f"{tables.identity if tables else 0}".encode())
+    playback = getattr(getattr(codec, "config", None), "lift", ())  # which the fingerprint leaves out
+    digest = hashlib.sha256(bytes(codec.fingerprint) + f"{tables.identity if tables else 0} {playback}".encode())
     for name in sorted(name for name in names if name.split(".")[0] == own):
         digest.update(_code(name))
     return digest.hexdigest()[:16]

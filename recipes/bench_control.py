@@ -6,24 +6,34 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..eval import beats, chords, melody, metre, rhythm, tonality
+from ..eval.metric import write_whole
 from ..eval.statistics import bootstrap
 from ..gen.plan import tempo_range
 from ..lm.chords import parse
 from ..lm.vocab import GENRES
 from . import builtin, loops
+from .bench_report import table
 from .piece import Piece, Stem
 
 _RATE = 22_050
+#: What a row is made of, in the words of the report.
+_PARTS = {
+    "acc1": "within 4 %", "acc2": "or a metrical multiple",
+    "same": "the same melody", "other": "another piece's melody", "semitone off": "the same a semitone off",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,20 +48,32 @@ class Take:
     rate: int
 
 
-def report(per_genre: int = 2, per_pattern: int = 5, seconds: float = 10.0) -> dict[str, Any]:
-    """Score every analyser: a mapping that prints as JSON. Takes about a minute of one core.
+def report(
+    per_genre: int = 2, per_pattern: int = 5, seconds: float = 10.0, model: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Score every analyser: a mapping that prints as JSON. Takes a few minutes of one core.
 
     Pieces come from the built-in composer's test split, at tempi spread over 60 to 180 BPM; loops from
-    :mod:`descant.recipes.loops`. Means are given with 95 % bootstrap intervals.
+    :mod:`descant.recipes.loops`. Means are given with 95 % bootstrap intervals. ``model``, basic-pitch's ``nmp.onnx``,
+    adds a second follower of melodies. Raises ValueError for sizes that leave nothing to score.
     """
+    if per_genre < 1 or per_pattern < 1 or seconds < 2:
+        raise ValueError(f"{per_genre} pieces, {per_pattern} loops, {seconds:g} s: need at least 1, 1 and 2 s")
+    said = progress or (lambda _: None)
     test = list(takes("test", per_genre, seconds))
-    return {
-        "tempo on loops": _tempo([(loop.wav, loop.tempo) for loop in loops.loops(per_pattern, seconds, _RATE)]),
+    drums = list(loops.loops(per_pattern, seconds, _RATE))
+    said(f"rendered {len(test)} pieces and {len(drums)} loops")
+    made: dict[str, Any] = {
+        "about": {"per_genre": per_genre, "per_pattern": per_pattern, "seconds": seconds, "rate": _RATE},
+        "tempo on loops": _tempo([(loop.wav, loop.tempo) for loop in drums]),
         "tempo on pieces": _tempo([(take.wav, take.piece.tempo) for take in test]),
         "beats on loops": _interval([
-            beats.beat_f1(loop.beats, beats.beats(loop.wav, _RATE), skip=0).f1
-            for loop in loops.loops(per_pattern, seconds, _RATE)
+            beats.beat_f1(loop.beats, beats.beats(loop.wav, _RATE), skip=0).f1 for loop in drums
         ]),
+    }  # fmt: skip
+    said("tempo and beats")
+    made |= {
         "key on pieces, MIREX": _interval([
             tonality.mirex_score(tonality.key(take.wav, _RATE).name, take.piece.key) for take in test
         ]),
@@ -62,6 +84,42 @@ def report(per_genre: int = 2, per_pattern: int = 5, seconds: float = 10.0) -> d
         ]),
         "melody on pieces": melody_ladder(test),
     }  # fmt: skip
+    said("key, chords and melody")
+    if model is not None:
+        follow = functools.partial(_basic_pitch, model=model)
+        made["melody on pieces, basic-pitch"] = melody_ladder(test, follow)
+        said("melody by basic-pitch")
+    return made
+
+
+def write(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write ``control.json`` and ``control.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "control.json", (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(folder / "control.md", (page(found) + "\n").encode())
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The report in Markdown."""
+    about, rows = found["about"], []
+    for name, value in found.items():
+        if name == "about":
+            continue
+        parts = {"": value} if "mean" in value else {key: part for key, part in value.items() if key in _PARTS}
+        for part, row in parts.items():
+            rows.append([name, _PARTS.get(part, ""), f"{row['mean']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]",
+                         str(row["count"])])  # fmt: skip
+    wrong = found["tempo on loops"]["relations"]
+    named = ", ".join(f"{name} {count}" for name, count in sorted(wrong.items(), key=lambda item: (-item[1], item[0])))
+    return (
+        "# The analysers of control, measured\n\n"
+        f"Clips of {about['seconds']:g} s whose labels are known because they were written here: "
+        f"{about['per_genre']} pieces a genre of the built-in composer's test split, at tempi from 60 to 180 BPM, and "
+        f"{about['per_pattern']} tempi of each drum pattern. Means with 95 % bootstrap intervals over clips. Made by "
+        "`descant bench control -o docs/benchmarks`; nothing in it is drawn by chance.\n\n"
+        + table(["measured", "", "mean", "95 % interval", "clips"], rows)
+        + f"\n\nTempo on loops is heard as: {named}."
+    )
 
 
 def takes(
@@ -118,19 +176,20 @@ def harte(piece: Piece, seconds: float) -> list[chords.Span]:
     return rows
 
 
-def melody_ladder(pieces: list[Take]) -> dict[str, Any]:
+def melody_ladder(pieces: list[Take], follow: Callable[[Tensor, int], Tensor] = melody.track) -> dict[str, Any]:
     """Adherence of a full arrangement to its own melody, to another piece's, and to its own a semitone off.
 
-    The reference is the lead alone, re-played by another instrument; the judged audio is the whole mix.
+    The reference is the lead alone, re-played by another instrument; the judged audio is the whole mix. ``follow``
+    turns a wave and its rate into a track.
     """
     tracks = []
     for take in pieces:
         lead = next(stem for stem in take.piece.stems if stem.role == "lead")
         other = replace(lead, instrument="flute" if lead.instrument != "flute" else "synth lead")
-        alone = melody.track(_mono(other, take.piece.duration, take.rate), take.rate)
+        alone = follow(_mono(other, take.piece.duration, take.rate), take.rate)
         off = replace(other, notes=tuple((a, b, pitch + 1, c) for a, b, pitch, c in other.notes))
-        raised = melody.track(_mono(off, take.piece.duration, take.rate), take.rate)
-        tracks.append((alone, raised, melody.track(take.wav, take.rate)))
+        raised = follow(_mono(off, take.piece.duration, take.rate), take.rate)
+        tracks.append((alone, raised, follow(take.wav, take.rate)))
     count = len(tracks)
     rows: dict[str, list[float]] = {"same": [], "other": [], "semitone off": []}
     for index, (alone, raised, mix) in enumerate(tracks):
@@ -154,6 +213,10 @@ def fit_tempo(per_genre: int = 8, ridge: float = 3e-3) -> list[float]:
                 measured = metre.measure(flux[0], flux[1:], 60 * rhythm.ENVELOPE_RATE / bpm)
                 examples.append((measured, rhythm.log_prior(bpm, settings), near[0][1]))
     return metre.fit(examples, ridge)
+
+
+def _basic_pitch(wav: Tensor, rate: int, model: str) -> Tensor:
+    return melody.skyline(melody.basic_pitch(wav, rate, model))
 
 
 def _mono(stem: Stem, seconds: float, rate: int) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..codec.books import GradientBook
 from ..codec.euclid import EuclideanRVQ, FactorisedRVQ
-from ..codec.model import Codec
+from ..codec.model import Codec, CodecConfig
 from ..codec.neural import NeuralCodec
 from ..codec.rvq import ResidualVQ, figures
 from .world import World
@@ -26,6 +27,8 @@ def load(codec: Codec | NeuralCodec, folder: str) -> None:
 
     found = pretrained.load(folder)
     shape = found.config if isinstance(found, Codec | NeuralCodec) else None
+    if isinstance(shape, CodecConfig):
+        shape = replace(shape, lift=())  # measured on weights that are about to change
     if not isinstance(found, Codec | NeuralCodec) or shape != codec.config:
         raise ValueError(f"init={folder}: that codec has another shape than the recipe's ({shape} for {codec.config})")
     codec.load_state_dict(found.state_dict())

@@ -28,6 +28,7 @@ import torch
 from ..codec.audio import Audio, write
 from ..eval.readers.clip import Clip, Track
 from ..eval.readers.syntheval import LABELS, SCHEMA
+from ..lm.chords import parse
 from . import audio_of, builtin, compose, mma, render, splits, synthwords, tunes
 from .bench_control import harte
 from .mma import MissingTool
@@ -193,9 +194,29 @@ def clip_of(piece: Piece, start: float, index: int, config: SynthEvalConfig, fol
             "stem_classes": {stem.role: stem.instrument for stem in heard.stems}, "style": piece.style,
             "beats_per_bar": piece.beats_per_bar, "symbols": [list(row) for row in heard.chords],
             "downbeats": [time for number, time in beats.items() if number % piece.beats_per_bar == 0],
-            "lead": lead, "layer": piece.layer, "seed": piece.seed, "start": start, "sources": list(piece.sources),
+            "chord_share": chord_share(heard), "lead": lead, "layer": piece.layer, "seed": piece.seed, "start": start,
+            "sources": list(piece.sources),
         },
     )  # fmt: skip
+
+
+def chord_share(piece: Piece) -> float | None:
+    """Share of the accompaniment's sounding time that lies on notes of the labelled chords; None without any.
+
+    Where it is low (a bass that plays one riff through all changes), the label is what was meant rather than what is
+    heard: leave such clips out of a score of chords.
+    """
+    inside = total = 0.0
+    spans = [(start, end, frozenset(parse(symbol).classes)) for start, end, symbol in piece.chords]
+    for stem in piece.stems:
+        if stem.role in ("drums", "lead"):
+            continue
+        for onset, length, pitch, _ in stem.notes:
+            for start, end, classes in spans:
+                both = max(0.0, min(onset + length, end) - max(onset, start))
+                total += both
+                inside += both * (pitch % 12 in classes)
+    return round(inside / total, 3) if total > 0 else None
 
 
 def _make_one(index: int, folder: str, config: SynthEvalConfig) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class Ear:
@@ -52,7 +55,7 @@ class Ear:
         if windows.ndim != 3 or windows.shape[1] != 1 or windows.shape[2] == 0:
             raise ValueError(f"windows have shape {tuple(windows.shape)}: {self.id} needs [B, 1, T], T >= 1")
         tags, vectors = [], []
-        for rows in windows[:, 0].float().split(self.rows):
+        for rows in torch.split(windows[:, 0].float(), self.rows):
             logits, found = self.hear(rows.to(self.device))
             vectors.append(found.float().cpu())
             if logits is not None:
@@ -92,7 +95,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def filled(network: nn.Module, state: Mapping[str, Tensor], what: str) -> nn.Module:
+def filled(network: N, state: Mapping[str, Tensor], what: str) -> N:
     """A network built on the ``meta`` device, with its weights. Raises ValueError when the two do not fit."""
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items()}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...codec.stft import mel_filters, stft
 from . import tensorbundle
@@ -92,9 +92,9 @@ class MusicNN(Ear):
 
     rate, rows = _RATE, 4
 
-    def __init__(self, model: Model, network: Musicnn | Vgg, digest: str) -> None:
+    def __init__(self, model: Model, network: nn.Module, digest: str) -> None:
         super().__init__(model.judge, network, digest)
-        self.model, self.dim = model, network.dim
+        self.model, self.dim = model, Vgg.dim if model.plain else Musicnn.dim
 
     @property
     def tags(self) -> tuple[str, ...]:

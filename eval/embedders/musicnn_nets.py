@@ -86,7 +86,7 @@ class Vgg(nn.Module):
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel [B, 187, 96] -> tag logits [B, 50], vectors before the last layer [B, 256]."""
         x = self.input(patch[:, None])
-        pools = (((4, 1), 2), (2, 2), (2, 2), (2, 2), (4, 4))
+        pools = (((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4))
         for layer, (size, stride) in zip(self.layers, pools, strict=True):
             x = functional.max_pool2d(layer(x), size, stride)
         # TensorFlow flattens with the channels last

@@ -136,8 +136,7 @@ def load(name: str, source: str | os.PathLike[str]) -> Panns:
         raise ValueError(f"{path} is no CNN14 checkpoint (no {error}): need {front.file}") from error
     with torch.device("meta"):
         network = Network(config)
-    filled(network, state, str(path))
-    return Panns(name, front, network, digest(state))
+    return Panns(name, front, filled(network, state, str(path)), digest(state))
 
 
 def _bank(front: Front) -> Tensor:

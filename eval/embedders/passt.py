@@ -182,8 +182,7 @@ def load(name: str, source: str | os.PathLike[str], file: str) -> Passt:
         raise ValueError(f"{path} is no PaSST checkpoint ({error}): need {file}") from error
     with torch.device("meta"):
         network = Network(config)
-    filled(network, state, str(path))
-    return Passt(name, network, digest(state))
+    return Passt(name, filled(network, state, str(path)), digest(state))
 
 
 def _config(state: Mapping[str, Tensor]) -> PasstConfig:

@@ -109,7 +109,8 @@ def _named(found: Any, path: Path) -> dict[str, Tensor]:
         if nest is None:
             break
         found = nest
-    state = {name: value for name, value in found.items() if isinstance(value, Tensor)} if found else {}
+    table = found if isinstance(found, Mapping) else {}
+    state = {str(name): value for name, value in table.items() if isinstance(value, Tensor)}
     if not state:
         raise ValueError(f"{path} holds no tensors by name: is it a checkpoint of this judge?")
     for prefix in _PREFIXES:
@@ -135,13 +136,11 @@ def _numbers() -> Iterator[None]:
     """Let checkpoints hold numpy's plain numbers (a best loss, an epoch), as LAION's do; they are data too."""
     import numpy as np
 
-    core = getattr(np, "_core", None) or np.core
-    scalar = core.multiarray.scalar
-    kinds: list[Any] = [scalar, np.dtype, *{type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)}]
-    # the same function under the name that numpy 1 wrote
-    kinds.append((scalar, "numpy.core.multiarray.scalar"))
-    if not hasattr(torch.serialization, "safe_globals"):  # torch 2.4
+    if torch.__version__ < "2.6":  # cannot allow a function under the name that another numpy wrote
         yield
         return
+    scalar = np.float64(0).__reduce__()[0]
+    kinds: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64))]
+    kinds += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     with torch.serialization.safe_globals(kinds):
         yield

@@ -2,8 +2,8 @@
 
 A bundle is an ``.index`` beside ``.data-00000-of-00001``. The index is a sorted string table in LevelDB's format (its
 doc/table_format.md) from tensor names to ``BundleEntryProto`` (tensorflow/core/protobuf/tensor_bundle.proto), the data
-the tensors' bytes one after another. Only the tensors asked for are read. Every block and every tensor carries a CRC-32C
-(Castagnoli; RFC 3720, appendix B.4) in LevelDB's masked form, and all of them that are read are checked.
+the tensors' bytes one after another. Only the tensors asked for are read. Every block and every tensor carries a
+CRC-32C (Castagnoli; RFC 3720, appendix B.4) in LevelDB's masked form, and all of them that are read are checked.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def _masked(crc: int) -> int:
 def _items(index: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of the table, in strictly rising order of keys."""
     if not _FOOTER <= len(index) <= INDEX_LIMIT:
-        raise ValueError(
-            f"an index of {len(index)} bytes: allowed are {_FOOTER} to {INDEX_LIMIT}; name the .index file"
-        )
+        raise ValueError(f"an index of {len(index)} bytes, allowed are {_FOOTER} to {INDEX_LIMIT}: name an .index file")
     if struct.unpack("<Q", index[-8:])[0] != _MAGIC:
         raise ValueError("the index does not end as TensorFlow's do: it is cut short or no checkpoint of version 2")
     footer = index[-_FOOTER:-8]
@@ -161,9 +159,7 @@ def _block(body: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     if end + 5 > len(body) or size < 4:
         raise ValueError(f"a block of {size} bytes at {offset} of {len(body)}: the index is damaged, fetch it again")
     if body[end] != 0:
-        raise ValueError(
-            f"the index is compressed (type {body[end]}), which TensorFlow's own never are: is it damaged?"
-        )
+        raise ValueError(f"the index is compressed (type {body[end]}), as TensorFlow's never are: fetch it again")
     if _masked(crc32c(body[offset : end + 1])) != struct.unpack_from("<I", body, end + 1)[0]:
         raise ValueError("a checksum of the index does not fit: it is damaged, fetch it again")
     block = body[offset:end]

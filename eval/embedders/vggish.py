@@ -104,8 +104,7 @@ def load(name: str, source: str | os.PathLike[str]) -> Vggish:
         raise ValueError(f"{path} is no VGGish checkpoint (no {error}): need {FILES[0]}") from error
     with torch.device("meta"):
         network = Network(VggishConfig(widths=widths[:6], hidden=(widths[6], widths[7]), dim=widths[8]))
-    filled(network, state, str(path))
-    return Vggish(name, network, digest(state))
+    return Vggish(name, filled(network, state, str(path)), digest(state))
 
 
 def _torch_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -111,8 +111,8 @@ def read_audiocraft(path: Path, options: Options) -> Collection:
         if not isinstance(listed, str) or not listed or "\0" in listed:
             bad.append((line, problem or "names no path"))
             continue
-        file = path.parent / listed
-        found.append((listed, str(line), file if file.is_file() else None, row or {}))
+        named = path.parent / listed
+        found.append((listed, str(line), named if named.is_file() else None, row or {}))
     there = [file.resolve().parent for _, _, file, _ in found if file is not None]
     root = Path(os.path.commonpath([path.resolve().parent, *there])) if there else path.parent.resolve()
     gather = Gather(path.resolve().parent.name, root, options.strict)

@@ -82,7 +82,8 @@ def _stream(box: Any, path: str | os.PathLike[str], stream: int) -> Any:
 
 
 def _samples(stream: Any) -> int:
-    return int(round(float((stream.duration or 0) * stream.time_base) * stream.rate))
+    seconds = float((stream.duration or 0) * stream.time_base)
+    return round(seconds * int(stream.rate))
 
 
 def _decoded(box: Any, stream: Any, path: str | os.PathLike[str]) -> Iterator[Tensor]:

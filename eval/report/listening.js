@@ -52,9 +52,11 @@
   const fail = (error) => { by("trouble").hidden = false; by("trouble").textContent = error.message || String(error); };
 
   const buttonFor = (code, name, key) => {
-    const button = make("button", name, { type: "button", class: "sound", "data-code": code, "aria-pressed": "false" });
+    const button = make("button", name, {
+      type: "button", class: "sound", "data-code": code, "aria-pressed": "false",
+    });
     if (key) { button.append(make("kbd", key)); button.setAttribute("aria-keyshortcuts", key); }
-    button.addEventListener("click", () => stage.choose(code));
+    button.addEventListener("click", () => { stage.choose(code); update(); });
     return button;
   };
   const scale = () => {
@@ -69,6 +71,7 @@
     order.forEach((code, place) => {
       const row = make("li");
       const name = `Sound ${letters[place]}`;
+      const key = place < 9 ? String(place + 1) : ""; // a key has one digit
       const slider = make("input", "", { type: "range", min: 0, max: 100, step: 1, value: 0, class: "fresh",
         "aria-label": `Rating of ${name}, 0 bad to 100 excellent`, "data-code": code });
       const shown = make("output", "not rated");
@@ -79,14 +82,14 @@
         update();
       };
       for (const kind of ["input", "change", "pointerup"]) slider.addEventListener(kind, rate);
-      row.append(buttonFor(code, name, String(place + 1)), slider, shown);
+      row.append(buttonFor(code, name, key), slider, shown);
       list.append(row);
     });
     by("answer").append(scale(), list);
   }
   function pair(order) {
     const options = make("fieldset", "", { class: "choice" });
-    options.append(make("legend", study.question));
+    options.append(make("legend", study.kind === "abx" ? "Which one is X?" : study.question));
     const row = make("div", "", { class: "sounds" });
     order.forEach((code, place) => row.append(buttonFor(code, `Sound ${letters[place]}`, String(place + 1))));
     const all = order.map((code, place) => [code, study.kind === "abx" ? `X is ${letters[place]}` : `Sound ${letters[place]}`]);
@@ -164,7 +167,7 @@
     if (ready() && document.activeElement !== by("seek")) by("seek").value = stage.position();
     by("clock").textContent = ready() ? `${stage.position().toFixed(1)} / ${stage.length.toFixed(1)} s` : "";
     const [low, high] = ready() ? stage.limits() : [0, 0];
-    by("region").textContent = ready() && stage.region ? `Loop ${low.toFixed(1)} to ${high.toFixed(1)} s` : "Loop all";
+    by("region").textContent = ready() && stage.region ? `${low.toFixed(1)} to ${high.toFixed(1)} s` : "";
   }
 
   function next() {
@@ -213,13 +216,15 @@
     const place = Math.min(stage.position(), stage.length - 0.5);
     const high = stage.region ? stage.region[1] : stage.length;
     stage.setRegion([Math.max(0, place), high > place + 0.4 ? high : stage.length]);
+    update();
   });
   by("to").addEventListener("click", () => {
     const low = stage.region ? stage.region[0] : 0;
     const place = stage.position();
     stage.setRegion([low < place - 0.4 ? low : 0, Math.max(0.5, place)]);
+    update();
   });
-  by("whole").addEventListener("click", () => stage.setRegion(null));
+  by("whole").addEventListener("click", () => { stage.setRegion(null); update(); });
   by("again").addEventListener("click", () => {
     if (!confirm("Delete these answers from this browser and begin anew?")) return;
     forget();

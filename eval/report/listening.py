@@ -31,7 +31,7 @@ __all__ = ["Choice", "Item", "Pair", "Scores", "Study", "read_answers", "write_a
 KEY = "descant-listening-key/1"
 #: Names of the reference and of the anchors among the systems of a MUSHRA test.
 REFERENCE, ANCHOR = "reference", "anchor {:g} Hz"
-#: Sounds of one item that a person can still keep apart (BS.1534-3, 5: no more than 12 without the open reference).
+#: Sounds of one item that a person can still keep apart (BS.1534-3 advises no more than 12).
 MOST = 12
 #: Seconds by which the lengths of sounds of a MUSHRA item may differ: a codec may add a frame.
 _SLACK = 0.5
@@ -87,7 +87,8 @@ class Study:
 
 
 _INSTRUCTIONS = {
-    "ab": "You hear pairs of sounds. Change between them as often as you like while they play, then say which you prefer.",
+    "ab": "You hear pairs of sounds. Change between them as often as you like while they play, then say which one you "
+          "prefer.",
     "abx": "Sound X is either A or B. Change between them as often as you like while they play, then say which it is.",
     "mushra": "Rate each sound from 0 to 100 by how close it is to the reference. Change between them as often as you "
               "like while they play. One of the sounds is the reference itself: give that one 100.",
@@ -96,7 +97,7 @@ _INSTRUCTIONS = {
 
 def write_ab(
     folder: str | os.PathLike[str], pairs: Sequence[Pair], seed: int, kind: Literal["ab", "abx"] = "ab",
-    study: Study = Study(),  # noqa: B008 (frozen)
+    study: Study = Study(),
 ) -> Path:  # fmt: skip
     """Write a blind test of pairs into a new ``folder`` and return the path of its key, beside the folder.
 
@@ -117,7 +118,7 @@ def write_ab(
 
 def write_mushra(
     folder: str | os.PathLike[str], items: Sequence[Item], seed: int,
-    study: Study = Study(),  # noqa: B008 (frozen)
+    study: Study = Study(),
 ) -> Path:  # fmt: skip
     """Write a MUSHRA test into a new ``folder`` and return the path of its key, beside the folder.
 
@@ -201,15 +202,23 @@ def _item(folder: Path, task: _Task, seed: int, study: Study) -> tuple[dict[str,
                 continue
         stimuli.store(folder, code, wav, rate)
         meant[code] = name
-    row = {"code": item, "caption": task.caption or "", "rate": rate, "sounds": sorted(meant), "reference": open_reference}
+    row = {
+        "code": item,
+        "caption": task.caption or "",
+        "rate": rate,
+        "sounds": sorted(meant),
+        "reference": open_reference,
+    }
     return row, meant
 
 
 def _page(kind: str, study: Study, data: Mapping[str, Any]) -> bytes:
     welcome = tag("p", study.welcome) if study.welcome else None
-    advice = "Use headphones in a quiet room, and set the volume with the first sounds; leave it then. The keys 1, 2, 3 … " \
-             "choose sounds, 0 the reference, the space bar stops and plays. Your answers stay in this browser until " \
-             "you save them at the end."  # fmt: skip
+    advice = (
+        "Use headphones in a quiet room, set the volume with the first sounds, and then leave it. "
+        "The keys 1, 2, 3 and so on choose sounds, 0 the reference, the space bar stops and plays. "
+        "Your answers stay in this browser until you save them at the end."
+    )
     name = tag("label", "Your name, or any word that stands for you", tag("input", id="listener", required=True,
                maxlength=64, autocomplete="off"))  # fmt: skip
     intro = tag(
@@ -218,12 +227,12 @@ def _page(kind: str, study: Study, data: Mapping[str, Any]) -> bytes:
         tag("button", "Go on", type="button", id="resume", hidden=True), id="intro",
     )  # fmt: skip
     seek = tag("input", type="range", id="seek", min="0", max="1", step="0.01", value="0", aria_label="position")
-    transport = tag("div", tag("button", "▶ Play", type="button", id="play", disabled=True), seek, tag("span", id="clock"),
-                    class_="transport")  # fmt: skip
-    loops = tag("div", tag("label", tag("input", type="checkbox", id="loop", checked=True), " again and again"),
-                tag("span", "Loop all", id="region"), tag("button", "from here", type="button", id="from"),
-                tag("button", "to here", type="button", id="to"), tag("button", "all", type="button", id="whole"),
-                class_="loops")  # fmt: skip
+    transport = tag("div", tag("button", "▶ Play", type="button", id="play", disabled=True), seek,
+                    tag("span", id="clock"), class_="transport")  # fmt: skip
+    loops = tag("div", tag("label", tag("input", type="checkbox", id="loop", checked=True), " repeat"),
+                tag("span", id="region"), tag("button", "loop from here", type="button", id="from"),
+                tag("button", "loop to here", type="button", id="to"),
+                tag("button", "loop all", type="button", id="whole"), class_="loops")  # fmt: skip
     trial = tag(
         "section", tag("div", tag("progress", id="progress", max="1", value="0", aria_label="progress"),
                        tag("span", id="count", class_="quiet"), class_="bar"),
@@ -239,5 +248,7 @@ def _page(kind: str, study: Study, data: Mapping[str, Any]) -> bytes:
         tag("p", tag("button", "Another listener", type="button", id="again")), id="end", hidden=True,
     )  # fmt: skip
     trouble = tag("p", id="trouble", role="alert", hidden=True)
-    body = join((tag("header", tag("h1", study.title)), tag("main", trouble, intro, trial, end), data_block("study", data)))
+    body = join(
+        (tag("header", tag("h1", study.title)), tag("main", trouble, intro, trial, end), data_block("study", data))
+    )
     return document(study.title, Raw(body), ["page.css", "listening.css"], ["stage.js", "listening.js"], loads=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..metric import write_whole
 from . import page_clips, page_compare, page_sections
 from .page_audio import Sounds
-from .page_html import Raw, document, join, tag
+from .page_html import Raw, counted, document, join, tag
 from .results import Report, read
 
 __all__ = ["Page", "write_page"]
@@ -62,8 +62,8 @@ def _body(report: Report, sounds: Sounds) -> Raw:
     lost = None
     if sounds.missing:
         rows = [tag("li", tag("code", name, dir="auto")) for name in sounds.missing]
-        lost = tag("details", tag("summary", f"{len(rows)} sound{' is' if len(rows) == 1 else 's are'} not where the report says"), tag("ul", *rows),
-                   class_="failures")  # fmt: skip
+        lost = tag("details", tag("summary", f"Not where the report says: {counted(len(rows), 'sound')}"),
+                   tag("ul", *rows), class_="failures")  # fmt: skip
     parts = [
         ("results", "Results", page_sections.results(report)),
         ("comparison", "Comparison", page_compare.comparison(report)),

@@ -17,9 +17,9 @@ __all__ = ["Choice", "Scores", "read_answers"]
 
 _ANSWERS, _KEY = "descant-answers/1", "descant-listening-key/1"
 _LARGEST = 8_000_000
-#: BS.1534-3, 4.1.2: a listener is left out who, in more than this share of items, rates the hidden reference lower or
-#: the 7 kHz anchor higher than the level.
-_SHARE, _LEVEL = 0.15, 90.0
+#: BS.1534-3, post-screening: a listener is left out who, in more than so many percent of the items, rates the hidden
+#: reference lower or the 7 kHz anchor higher than the level.
+_PERCENT, _LEVEL = 15, 90.0
 _REFERENCE, _MIDDLE = "reference", "anchor 7000 Hz"
 
 
@@ -76,8 +76,8 @@ def read_answers(
 ) -> Scores:
     """Figures of a test from the files its listeners saved and its ``key``, of which :func:`write_ab` gave the path.
 
-    ``screen`` leaves out MUSHRA listeners by the rule of ITU-R BS.1534-3, 4.1.2. Raises ValueError, naming the file, for
-    answers that are damaged, of another test, out of range, or twice of one listener.
+    ``screen`` leaves out MUSHRA listeners by the rule of ITU-R BS.1534-3. Raises ValueError, naming the file,
+    for answers that are damaged, of another test, out of range, or twice of one listener.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: a confidence level lies between 0 and 1, such as 0.95")
@@ -129,7 +129,9 @@ def _checked(table: Mapping[str, Any], key: Mapping[str, Any], path: Path) -> st
         if key["kind"] == "mushra":
             _check_ratings(answer.get("ratings"), sounds, f"{path}: item {item}")
         elif not (answer.get("choice") in sounds or (answer.get("choice") is None and key["kind"] == "ab")):
-            raise ValueError(f"{path}: item {item}: the choice is {answer.get('choice')!r}, which is none of its sounds")
+            raise ValueError(
+                f"{path}: item {item}: the choice is {answer.get('choice')!r}, which is none of its sounds"
+            )
         elif key["kind"] == "abx" and answer.get("x") not in sounds:
             raise ValueError(f"{path}: item {item}: X is {answer.get('x')!r}, which is none of its sounds")
     return listener
@@ -158,13 +160,11 @@ def _rated(
     excluded = {name: why for name, rows in sorted(table.items()) if (why := _screened(rows))} if screen else {}
     kept = {name: table[name] for name in sorted(table) if name not in excluded and table[name]}
     systems = list(dict.fromkeys(system for item in items.values() for system in item["sounds"].values()))
-    means = {system: _by_listener(kept, lambda row, one=system: row.get(one)) for system in systems}  # type: ignore[misc]
-    ratings = {system: _over_listeners("rating", values, level) for system, values in means.items()}
+    ratings = {one: _over_listeners("rating", _means(kept, one), level) for one in systems}
     differences = {
-        f"{one} - {two}": _over_listeners("difference", _by_listener(kept, lambda row, a=one, b=two: (  # type: ignore[misc]
-            row[a] - row[b] if a in row and b in row else None)), level)
+        f"{one} - {two}": _over_listeners("difference", _means(kept, one, two), level)
         for one, two in combinations(systems, 2)
-    }  # fmt: skip
+    }
     by_item: dict[str, dict[str, float]] = {}
     for code, item in items.items():
         rows = [listener[code] for listener in kept.values() if code in listener]
@@ -176,22 +176,25 @@ def _rated(
 
 def _screened(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Why a listener is left out, or nothing."""
-    for system, wrong, words in (
-        (_REFERENCE, lambda value: value < _LEVEL, "rates the hidden reference below 90"),
-        (_MIDDLE, lambda value: value > _LEVEL, "rates the 7 kHz anchor above 90"),
+    for system, sign, words in (
+        (_REFERENCE, 1, "rates the hidden reference below 90"),
+        (_MIDDLE, -1, "rates the 7 kHz anchor above 90"),
     ):
         values = [row[system] for row in rows.values() if system in row]
-        count = sum(1 for value in values if wrong(value))
-        if values and count > _SHARE * len(values):
-            return f"{words} in {count} of {len(values)} items, which is more than 15 %"
+        count = sum(sign * value < sign * _LEVEL for value in values)
+        if 100 * count > _PERCENT * len(values):
+            return f"{words} in {count} of {len(values)} items, which is more than {_PERCENT} %"
     return ""
 
 
-def _by_listener(kept: Mapping[str, Mapping[str, Mapping[str, float]]], figure: Any) -> dict[str, float]:
-    """Each listener's mean of a figure of a row {system: rating} over the items that have it."""
+def _means(
+    kept: Mapping[str, Mapping[str, Mapping[str, float]]], one: str, less: str | None = None
+) -> dict[str, float]:
+    """Each listener's mean rating of a system over the items that have it, or of its difference to another."""
     found = {}
     for name, rows in kept.items():
-        values = [value for row in rows.values() if (value := figure(row)) is not None]
+        values = [row[one] - (0.0 if less is None else row[less]) for row in rows.values()
+                  if one in row and (less is None or less in row)]  # fmt: skip
         if values:
             found[name] = sum(values) / len(values)
     return found

@@ -99,7 +99,9 @@ def spectrogram(sound: Audio) -> bytes:
     levels = _levels(wav, 4096, max(256, math.ceil(wav.numel() / 1500)))  # [ROWS, F]
     across = torch.linspace(0, levels.shape[1], COLUMNS + 1).long()
     # the loudest of what falls into a column: attacks would drown in a mean
-    columns = [levels[:, a : max(a + 1, b)].amax(1) for a, b in zip(across[:-1].tolist(), across[1:].tolist())]
+    columns = [
+        levels[:, a : max(a + 1, b)].amax(1) for a, b in zip(across[:-1].tolist(), across[1:].tolist(), strict=True)
+    ]
     picture = torch.stack(columns, dim=1).flip(0)
     shade = ((picture - LEVELS[0]) / (LEVELS[1] - LEVELS[0])).clamp(0, 1) * (_SHADES - 1)
     return png(shade.round().to(torch.uint8).numpy(), palette(_SHADES))
@@ -129,7 +131,7 @@ def palette(count: int) -> bytes:
     anchors = np.asarray(_COLOURS, dtype=np.float64)
     places = np.linspace(0, len(anchors) - 1, count)
     channels = [np.interp(places, np.arange(len(anchors)), anchors[:, k]) for k in range(3)]
-    return np.stack(channels, axis=1).round().astype(np.uint8).tobytes()
+    return bytes(np.stack(channels, axis=1).round().astype(np.uint8).tobytes())
 
 
 def png(picture: np.ndarray, colours: bytes) -> bytes:

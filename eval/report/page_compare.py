@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import names, plots
-from .page_html import Raw, join, number, tag, titled
+from .page_html import Raw, counted, join, number, tag, titled
 from .results import Report
 
 
@@ -26,11 +26,11 @@ def comparison(report: Report) -> Raw | None:
     warning = None
     if other.get("valid") is False:
         warning = tag("p", tag("span", "not valid", class_="chip bad"), " The other report failed its own self-check.")
-    intro = tag("p", "This run minus ", tag("b", name, dir="auto"), f" of {other.get('created', 'unknown date')}, digest ",
-                tag("code", str(other.get("digest", ""))[:16]), class_="quiet")  # fmt: skip
+    intro = tag("p", "This run minus ", tag("b", name, dir="auto"), f" of {other.get('created', 'unknown date')}, ",
+                "digest ", tag("code", str(other.get("digest", ""))[:16]), class_="quiet")  # fmt: skip
     head = tag("tr", *(tag("th", text, scope="col") for text in ("Metric", "This, other", "Difference", "Verdict")))
     table = tag("table", tag("thead", head), tag("tbody", *done), class_="figures-table compared") if done else None
-    box = tag("details", tag("summary", f"{len(refused)} row{'' if len(refused) == 1 else 's'} could not be compared"), tag("ul", *refused),
+    box = tag("details", tag("summary", f"Not compared: {counted(len(refused), 'row')}"), tag("ul", *refused),
               class_="notes") if refused else None  # fmt: skip
     return join((intro, warning, tag("div", table, box, class_="question")))
 

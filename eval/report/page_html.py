@@ -1,9 +1,9 @@
 """Markup that is safe by construction: text is escaped unless our own code made it.
 
-:func:`tag` takes children and attributes; a plain ``str`` is text and is escaped, only :class:`Raw` passes as it is, and
-nothing but this module's functions makes a :class:`Raw` of foreign text. :func:`document` seals a page with a content
-security policy that names our one script and one style by their digests, so that even a hole in the escaping could not
-run anything, and no page of ours can ask for anything outside the folder it lies in.
+:func:`tag` takes children and attributes; a plain ``str`` is text and is escaped, only :class:`Raw` passes as it is,
+and nothing but this module's functions makes a :class:`Raw` of foreign text. :func:`document` seals a page with a
+content security policy that names our one script and one style by their digests, so that even a hole in the escaping
+could not run anything, and no page of ours can ask for anything outside the folder it lies in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from importlib import resources
 from urllib.parse import quote
 
-__all__ = ["Raw", "address", "data_block", "document", "duration", "join", "number", "tag", "titled"]
+__all__ = ["Raw", "address", "counted", "data_block", "document", "duration", "join", "number", "tag", "titled"]
 
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "source"})
 #: C0 controls other than tab and newline, C1 controls, and lone surrogates: no text of a page has them.
@@ -73,6 +73,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.replace("-", "\u2212")
 
 
+def counted(count: int, word: str) -> str:
+    """1 clip, 2 clips."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def titled(text: str) -> str:
     """A label with its first letter large."""
     return text[:1].upper() + text[1:]
@@ -102,9 +107,18 @@ def address(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str
     return quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
 
 
+def _cleaned(value: object) -> object:
+    """The same with every text as :func:`tag` would show it, so that a script finds by name what stands on the page."""
+    if isinstance(value, dict):
+        return {_text(name): _cleaned(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return _text(value) if isinstance(value, str) else value
+
+
 def data_block(name: str, value: object) -> Raw:
     """JSON for a script of ours to read, as an element with id ``name`` that no text in it can end."""
-    text = json.dumps(value, ensure_ascii=True, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_cleaned(value), ensure_ascii=True, sort_keys=True, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Raw(f'<script type="application/json" id="{html.escape(name)}">{text}</script>')

@@ -9,7 +9,7 @@ from ..metric import Result
 from ..recipe import Recipe
 from . import names, plots
 from .page_clips import clip_label
-from .page_html import Raw, duration, join, number, tag, titled
+from .page_html import Raw, counted, duration, join, number, tag, titled
 from .results import CheckGroup, Plot, Report, Side
 
 #: Extra figures that are marked beside a value, by the end of their name, and what the mark says.
@@ -32,7 +32,7 @@ def verdict(report: Report) -> Raw:
     else:
         kind, sign, title = "good", "✓", "Valid"
         count = sum(1 for group in check.groups if group.rows)
-        text = f"{count} judge{'s' if count > 1 else ''} ranked known damage as expected. See the self-check below."
+        text = f"{counted(count, 'judge')} ranked known damage as expected. See the self-check below."
     said = [tag("p", text)]
     if check.reason and check.reason != text:
         said.append(tag("p", check.reason, class_="quiet"))
@@ -61,12 +61,11 @@ def _side(title: str, side: Side) -> Raw:
     failures = None
     if side.failures:
         rows = [tag("li", tag("code", clip, dir="auto"), f": {reason}") for clip, reason in side.failures.items()]
-        one = len(rows) == 1
-        failures = tag("details", tag("summary", f"{len(rows)} clip{'' if one else 's'} could not be scored"),
+        failures = tag("details", tag("summary", f"Not scored: {counted(len(rows), 'clip')}"),
                        tag("ul", *rows), class_="failures")  # fmt: skip
     silent = None
     if side.silent:
-        silent = tag("details", tag("summary", f"{len(side.silent)} silent clip{'' if len(side.silent) == 1 else 's'}"),
+        silent = tag("details", tag("summary", counted(len(side.silent), "silent clip")),
                      tag("ul", *(tag("li", clip) for clip in side.silent)))  # fmt: skip
     return tag(
         "div", tag("h3", title), tag("p", side.name, class_="name", dir="auto"),

@@ -1,4 +1,4 @@
-"""Sounds for a listening test: brought to one rate, length and loudness, and stored under names that give nothing away."""
+"""Sounds of a listening test: brought to one rate, length and loudness, stored under names that give nothing away."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ RATE = 48_000
 def low_pass(wav: Tensor, rate: int, cutoff: float) -> Tensor:
     """The anchor of a MUSHRA test: wav [C, T] -> [C, T] without what lies above ``cutoff`` Hz, in phase.
 
-    ITU-R BS.1534-3, 5.1 asks of the 3.5 kHz anchor a pass band within 0.1 dB, 25 dB less at 4 kHz and 50 dB less at
+    ITU-R BS.1534-3 asks of the 3.5 kHz anchor a pass band within 0.1 dB, 25 dB less at 4 kHz and 50 dB less at
     4.5 kHz. This is a sinc under a Kaiser window whose edge runs from the cutoff to 8/7 of it, 80 dB deep.
     """
     stop = cutoff * 8 / 7
-    if not 20 <= cutoff or stop >= rate / 2:
+    if cutoff < 20 or stop >= rate / 2:
         raise ValueError(f"an anchor of {cutoff:g} Hz needs a rate above {2 * stop:.0f} Hz, and this is {rate} Hz")
     depth, edge = 80.0, 2 * math.pi * (stop - cutoff) / rate
     half = math.ceil((depth - 7.95) / (2.285 * edge) / 2)  # Kaiser's estimate of the order (1974)
@@ -40,10 +40,13 @@ def low_pass(wav: Tensor, rate: int, cutoff: float) -> Tensor:
     taps = taps / taps.sum()
     size = wav.shape[1] + 2 * half
     spectrum = torch.fft.rfft(wav.double(), size) * torch.fft.rfft(taps, size)
-    return torch.fft.irfft(spectrum, size)[:, half : half + wav.shape[1]].to(wav.dtype)
+    heard: Tensor = torch.fft.irfft(spectrum, size)[:, half : half + wav.shape[1]]
+    return heard.to(wav.dtype)
 
 
-def prepare(files: Mapping[str, Path], seconds: float, level: float | None, slack: float) -> tuple[dict[str, Tensor], int]:
+def prepare(
+    files: Mapping[str, Path], seconds: float, level: float | None, slack: float
+) -> tuple[dict[str, Tensor], int]:
     """Sounds {name: file} of one item -> {name: wav [C, T]} of one length and channel count, and their rate.
 
     ``level`` is the loudness in LUFS that each is brought to, None leaves it. Raises ValueError when their lengths

@@ -28,6 +28,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
+        """The place of a figure."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 2)
 

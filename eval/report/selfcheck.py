@@ -1,10 +1,12 @@
 """Can the judges be trusted today, on these clips? Known damage must be ranked as damage.
 
-The reference is halved at random, a few times. Half A against half B is what equal music scores; then B is damaged, the
-*same* clips each time, so what B is like cancels and the distances differ by the damage alone. In order: a codec's reconstruction must
-score worse than B itself, a 4 kHz low-pass and white noise 10 dB down worse than the codec, and shuffled segments of
-half a second worse than B itself. Captions of the reference must fit their own clips better than other clips. A judge
-that fails is not to be believed, and the report that used it is marked invalid.
+Some clips of the reference are damaged and compared with themselves as they were: the same clips on both sides, so
+their choice cancels and the distance is the damage's alone. Two random halves of the clips, compared with each other,
+say what a distance between equal music looks like (corrected for its bias, so about 0). In order: halves; a codec's
+reconstruction, which must not lie below the interval of the halves; a 4 kHz low-pass and white noise 10 dB down, each
+above the codec and the halves. Half seconds in another order must be heard at all; how far, says how much of the
+music's order the judge hears. Captions of the reference must fit their own clips better than other clips. A judge that
+fails is not to be believed, and the report that used it is marked invalid.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from torch import Tensor
 
 from ...codec.audio import Audio, read, resample
 from ..embed import digest, embed_audio
-from ..gaussian import distance, of_samples
+from ..frechet import frechet_distance
+from ..gaussian import Transport, distance, of_samples
 from ..metric import Result
 from ..vectors import Vectors
 from .bundle import Bundle, joined
@@ -31,13 +34,11 @@ from .judges import Hearing, Line
 from .results import CheckGroup, CheckRow, SelfCheck
 
 #: Clips in all, seconds of each, and the fewest clips worth halving.
-CLIPS, SECONDS, LEAST = 64, 10.0, 8
-#: Random halvings; each gives two distances.
-_SPLITS = 4
-#: condition -> the one it must exceed; in the order of the report.
-ABOVE: Mapping[str, str] = {
-    "codec": "clean", "low-pass": "codec", "noise": "codec", "segments": "clean",
-}  # fmt: skip
+CLIPS, SECONDS, LEAST = 64, 10.0, 16
+#: Random halvings of the clips, and of the halves, for their correction.
+_HALVINGS, _SPLITS = 2, 4
+#: Share of the judge's variance below which a distance is nothing but rounding.
+_DEAF = 1e-9
 NAMES: Mapping[str, str] = {
     "clean": "reference halves", "codec": "codec reconstruction", "low-pass": "low-pass 4 kHz",
     "noise": "white noise, 10 dB SNR", "segments": "segments of 0.5 s shuffled",
@@ -103,7 +104,8 @@ def captions(judge: str, score: Result) -> CheckGroup:
 def verdict(groups: Sequence[CheckGroup]) -> SelfCheck:
     """All groups together, with what is wrong in one line."""
     wrong = [
-        f"{group.judge}: '{row.name}' ({row.value:.4g}) is not above '{row.above}' ({_value(group, row.above):.4g})"
+        f"{group.judge}: '{row.name}' ({row.value:.4g}) is not above "
+        + (f"'{row.above}' ({_value(group, row.above):.4g})" if row.above else "nothing")
         for group in groups
         for row in group.rows
         if not row.ok and row.value is not None
@@ -201,32 +203,54 @@ def _judged(title: str, key: str, found: Sequence[Damaged]) -> CheckGroup:
     if len(heard) < LEAST:
         return CheckGroup(judge=title, reason=f"{len(heard)} reference clips could be damaged and heard: need {LEAST}")
     sets = {name: joined({item.name: item.vectors[name, key] for item in heard}) for name in NAMES}
-    values = {condition: _apart(sets["clean"], sets[condition]) for condition in NAMES}
-    means = {condition: sum(found) / len(found) for condition, found in values.items()}
-    rows = []
-    for condition, name in NAMES.items():
-        above = ABOVE.get(condition)
-        rows.append(CheckRow(
-            name=name, value=means[condition], low=min(values[condition]), high=max(values[condition]),
-            above=None if above is None else NAMES[above], ok=above is None or means[condition] > means[above],
-        ))  # fmt: skip
+    clean = sets["clean"]
+    halves = _halves(clean)
+    if isinstance(halves, str):
+        return CheckGroup(judge=title, reason=halves)
+    rows = [halves]
+    least = _DEAF * of_samples(clean.data).trace
+    for condition in list(NAMES)[1:]:
+        value, error = _moved(clean, sets[condition])
+        row = CheckRow(name=NAMES[condition], value=value, low=value - 2 * error, high=value + 2 * error)
+        rows.append(_ranked(condition, row, rows, least))
     return CheckGroup(judge=title, rows=tuple(rows))
 
 
-def _apart(clean: Vectors, other: Vectors) -> list[float]:
-    """Plain Fréchet distances of a random half of the clips, as they are, from the other half under a condition.
+def _ranked(condition: str, row: CheckRow, before: Sequence[CheckRow], least: float) -> CheckRow:
+    """The row with the one it must exceed, and whether it does. The first row is that of the halves."""
+    value, halves = row.value or 0.0, before[0]
+    if condition == "codec":
+        ok = value > max(least, halves.low or 0.0)
+        return replace(row, above=halves.name, ok=ok, note="above the lower end of the interval")
+    if condition == "segments":
+        return replace(row, ok=value > least, note="must be heard at all")
+    other = max(before[:2], key=lambda item: item.value or 0.0)
+    return replace(row, above=other.name, ok=value > max(least, other.value or 0.0))
 
-    Each half takes both parts in turn; the halves are the same for every condition.
-    """
+
+def _halves(clean: Vectors) -> CheckRow | str:
+    """Corrected distance of random halves, the mean of a few, or why there is none."""
     generator = torch.Generator().manual_seed(0)
-    count = len(clean.names)
     found = []
-    for _ in range(_SPLITS):
-        order = torch.randperm(count, generator=generator)
-        halves = (order[: count // 2].sort().values, order[count // 2 : 2 * (count // 2)].sort().values)
-        for one, two in (halves, halves[::-1]):
-            found.append(distance(of_samples(clean.take(one).data), of_samples(other.take(two).data)))
-    return found
+    for _ in range(_HALVINGS):
+        order = torch.randperm(len(clean.names), generator=generator)
+        one, two = order[: order.numel() // 2].sort().values, order[order.numel() // 2 :].sort().values
+        found.append(frechet_distance(clean.take(one), clean.take(two), splits=_SPLITS))
+    reason = next((item.reason for item in found if item.reason), None)
+    if reason is not None:
+        return reason
+    means = [sum(getattr(item, name) or 0.0 for item in found) / len(found) for name in ("best", "low", "high")]
+    return CheckRow(name=NAMES["clean"], value=means[0], low=means[1], high=means[2], note="corrected for its bias")
+
+
+def _moved(clean: Vectors, other: Vectors) -> tuple[float, float]:
+    """Distance of the same clips under a condition, and its standard error over clips (delta method, paired)."""
+    one, two = of_samples(clean.data), of_samples(other.data)
+    count = len(clean.names)
+    pulls = torch.zeros(count, dtype=torch.float64)
+    for source, target, item in ((one, two, clean), (two, one, other)):
+        pulls += item.per_clip(Transport(source, target).influence(item.data)) * (count / item.windows)
+    return distance(one, two), float(pulls.std() / math.sqrt(count))
 
 
 def _chosen(names: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mir_eval
@@ -172,6 +173,12 @@ def test_a_window_moves_every_label() -> None:
     assert cut.stems[0].notes[0] == (0.0, 1.0, 60, 90) and cut.stems[1].notes == ((0.2, 0.1, 38, 90),)
     assert cut.chords == ((0.0, 1.0, "C"), (1.0, 6.0, "G"))
     early = syntheval.window(piece, 4.0, 6.0, before=1.0)
+    assert syntheval.chord_share(cut) is None  # a lead and drums accompany nothing
+    bass = Stem(role="bass", instrument="electric bass", program=33, notes=((4.0, 2.0, 36, 90), (6.0, 1.0, 36, 90)))
+    # 2 s of C: one under C, one under G; then another under G
+    assert syntheval.chord_share(syntheval.window(replace(piece, stems=(bass,)), 4.0, 6.0)) == pytest.approx(
+        1 / 3, abs=1e-3
+    )
     assert early.duration == 7.0 and [note[0] for note in early.stems[1].notes] == [0.9, 1.2]
 
 

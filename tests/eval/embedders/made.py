@@ -9,7 +9,7 @@ import torch
 def drawn(name, shape, scale=1.0):
     """Standard normal numbers that depend on ``name`` and ``shape`` only."""
     values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
-    return torch.from_numpy(scale * values).float()
+    return torch.from_numpy(np.asarray(scale * values)).float()
 
 
 def weights(shapes, gain=1.0):

@@ -1,4 +1,4 @@
-"""The adapter of the laion-clap package: which calls it makes. The package is a stand-in with its documented methods."""
+"""The adapter of the laion-clap package: which calls it makes. A stand-in has the package's documented methods."""
 
 import sys
 import types
