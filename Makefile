@@ -54,7 +54,7 @@ $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
-	$(PIP) --no-deps encodec museval tinysoundfont
+	$(PIP) --no-deps encodec musicnn museval tinysoundfont
 	@touch $@
 
 # Only the driver: the browser is the system's, none is downloaded.

@@ -52,8 +52,8 @@ class CodecConfig:
     lookup: str = "ema"
     """How codes are looked up and what moves them: ``ema`` (nearest, averages) or ``gradient`` (angle, as in DAC)."""
     lift: tuple[float, ...] = ()
-    """For 1, 2, ... books, dB by which decoding raises what has a phase: a decoder that learned from squared errors makes
-    what it is unsure of too soft. Measured after training (``recipes/codec_lift.py``); no code depends on it."""
+    """For 1, 2, ... books, dB by which decoding raises the sound: a decoder that learned from squared errors makes what
+    it is unsure of too soft. Measured after training (``recipes/codec_lift.py``); no code depends on it."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "hop", "window", "books", "cardinality", "code_dim", "outer", "inner"):
@@ -215,10 +215,10 @@ class Decoder(nn.Module):
     def spectra(self, x: Tensor, rows: Tensor, gain: float = 1.0) -> Tensor:
         """The head: x [B, J, D] at two frames per token, rows [B, J / 2] -> complex [B, C, J, bins].
 
-        gain: on what has a phase; training knows none.
+        gain: on all of it; training knows none.
         """
         spec, breath = self.parts(x)
-        return gain * spec + breath * self.phases(rows)
+        return gain * (spec + breath * self.phases(rows))
 
     def gain(self, books: int) -> float:
         """What :attr:`CodecConfig.lift` says for so many books, as a factor."""

@@ -18,9 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+_Array = npt.NDArray[np.float64]
 _EPS = 2.0**-52
 #: Error of the fast path that is tolerated, relative to (tr C1 + tr C2) / 2.
 _TOLERANCE = 1e-14
@@ -114,8 +116,8 @@ def of_moments(mean: Tensor, covariance: Tensor, count: int | None = None) -> Ga
     """A Gaussian of mean [D] and covariance [D, D]; ``count`` samples bound its rank where known.
 
     Factor: Cholesky, the largest variances first, where the covariance is safely positive definite; otherwise from its
-    eigenvectors, those at the level of rounding left out. Raises ValueError when shapes do not fit, values are not finite, or the matrix is not
-    symmetric or clearly not positive semidefinite.
+    eigenvectors, those at the level of rounding left out. Raises ValueError when shapes do not fit, values are not
+    finite, or the matrix is not symmetric or clearly not positive semidefinite.
     """
     centre, table = mean.detach().to("cpu", torch.float64), covariance.detach().to("cpu", torch.float64)
     size = centre.numel()
@@ -198,8 +200,7 @@ def distance(first: Gaussian, second: Gaussian) -> float:
     one, two = first.factor.numpy(), second.factor.numpy().T
     both = first.triangular and second.triangular
     product = torch.from_numpy(_upper_by_lower(one, two) if both else one @ two)
-    known = first.volume is not None and second.volume is not None
-    volume = first.volume + second.volume if known else None
+    volume = None if first.volume is None or second.volume is None else first.volume + second.volume
     return max(0.0, apart + spread - 2 * nuclear_norm(product, volume, spread / 2))
 
 
@@ -241,7 +242,7 @@ def _cholesky(table: Tensor) -> Tensor | None:
     return lower
 
 
-def _square(table: np.ndarray) -> np.ndarray:
+def _square(table: _Array) -> _Array:
     """``table @ table.T`` for :func:`numpy.linalg.eigvalsh`, which reads the lower half: its upper block is 0."""
     half = len(table) // 2
     out = np.zeros((len(table), len(table)))
@@ -251,7 +252,7 @@ def _square(table: np.ndarray) -> np.ndarray:
     return out
 
 
-def _upper_by_lower(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+def _upper_by_lower(upper: _Array, lower: _Array) -> _Array:
     """Product of triangular matrices [D, D], zeros left out in blocks: less than half of the work."""
     size = len(upper)
     out = np.empty((size, size))

@@ -186,9 +186,10 @@ PROTOCOLS: Mapping[str, Mapping[str, Recipe]] = {
             departs="covariances stay in float64; the plain value is the paper's, the corrected one is ours",
         ),
         "kl": Recipe(
-            name="paper-musicgen", embedder="passt-s-swa-p16-s16-128-ap473-20s", rate=32_000, window=20.0, hop=20.0,
+            name="paper-musicgen", embedder="passt-s-20sec-p16-s10-ap474", rate=32_000, window=20.0, hop=20.0,
             tail="pad", least=0.15, settings=(("form", "softmax"), ("direction", "reference||generated")),
-            departs="no epsilon; one value per clip, so that long clips do not count twice",
+            departs="no epsilon; one value per clip, so that long clips do not count twice; a short last segment is "
+            "padded, audiocraft hears it unpadded",
         ),
         "clap": Recipe(
             name="paper-musicgen", embedder="laion-clap-music_audioset_epoch_15_esc_90.14", rate=48_000, window=10.0,
@@ -199,7 +200,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Recipe]] = {
     # Gui et al., "Adapting Frechet Audio Distance for Generative Music Evaluation", 2024: fadtk 1.1
     "fadtk-compat": {
         "frechet": Recipe(
-            name="fadtk-compat", embedder="vggish-torch", rate=16_000, window=0.96, hop=0.96, settings=_FRECHET,
+            name="fadtk-compat", embedder="vggish-torch", rate=16_000, window=0.975, hop=0.96, settings=_FRECHET,
             departs="vectors stay in float32 instead of float16; no 16-bit copy of the audio is made",
         ),
         "frechet-clap": Recipe(
@@ -214,7 +215,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Recipe]] = {
             window=1.0, hop=0.5, tail="pad", loudness="peak", target=-1.0, settings=_FRECHET,
         ),
         "kl": Recipe(
-            name="stable-audio-compat", embedder="passt-s-swa-p16-s16-128-ap473", rate=32_000, window=10.0, hop=5.0,
+            name="stable-audio-compat", embedder="passt-s-swa-p16-128-ap476", rate=32_000, window=10.0, hop=5.0,
             tail="pad", loudness="peak", target=-1.0,
             settings=(("form", "softmax"), ("direction", "generated||reference")),
             departs="no epsilon; a short last window is padded",

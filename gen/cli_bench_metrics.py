@@ -15,7 +15,7 @@ _BSS = """examples:
   descant bench bss --seconds 5 --pieces 1 --json
 
 Compares with museval (pip install --no-deps museval, beside scipy) on rendered stems, and scores the oracles. Writes
-OUT/bss.md and OUT/bss.json. About five minutes of one core.
+OUT/bss.md and OUT/bss.json. About two minutes of one core.
 """
 _CONTROL = """examples:
   descant bench control -o docs/benchmarks
@@ -23,7 +23,7 @@ _CONTROL = """examples:
   descant bench control --basic-pitch nmp.onnx -o docs/benchmarks
 
 Tempo, beats, key, chords and melody of music whose labels are known. Writes OUT/control.md and OUT/control.json; equal
-arguments give equal figures. About five minutes of one core. --basic-pitch adds the melody by that package's network
+arguments give equal figures. A few minutes of one core. --basic-pitch adds the melody by that package's network
 (pip install 'descant[melody]').
 """
 _Commands = argparse._SubParsersAction
@@ -35,7 +35,7 @@ def add_metrics(kinds: _Commands[Any]) -> None:
     bss.add_argument("--seconds", type=float, nargs="+", default=[10.0, 30.0], metavar="S",
                      help="lengths of the compared stems (default: 10 30)")  # fmt: skip
     bss.add_argument("--pieces", type=int, default=4, metavar="N", help="pieces for the oracles (default: 4)")
-    bss.add_argument("--repeats", type=int, default=3, metavar="N", help="timings, the median counts (default: 3)")
+    bss.add_argument("--repeats", type=int, default=1, metavar="N", help="timings, the median counts (default: 1)")
     bss.set_defaults(run=run_bss)
     control = _kind(kinds, "control", "the analysers of tempo, beats, key, chords and melody against labels", _CONTROL)
     control.add_argument("--genre-pieces", type=int, default=2, metavar="N", help="pieces a genre (default: 2)")

@@ -14,8 +14,6 @@ from .request import RequestError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..eval.report.results import Report
-
 _EXAMPLES = """examples:
   descant score --generated out --reference real -o report
   descant score --generated out --reference real --prompts captions.csv -o report
@@ -25,8 +23,8 @@ _EXAMPLES = """examples:
   descant score --generated new --reference real.safetensors --against report -o report-new
 
 Writes REPORT/results.json, tables as Markdown, CSV and LaTeX, and index.html, which needs no network. A report whose
-self-check fails is written all the same, and the command ends with status 1. Nothing is downloaded. A run that was
-stopped goes on where it was when the same command is given again.
+self-check fails is written all the same, and the command ends with status 1. Nothing is downloaded, unless a judge of
+yours is named by its hub id. A run that was stopped goes on when the same command is given again.
 """
 _Commands = argparse._SubParsersAction
 
@@ -52,6 +50,7 @@ def add(commands: _Commands[Any]) -> None:
                      help="descant-v1 (default), paper-musicgen, fadtk-compat, stable-audio-compat")  # fmt: skip
     how.add_argument("--judge", nargs="+", action="extend", default=[], metavar="NAME[=PATH]",
                      help="a judge of yours, with the file or folder of its weights")  # fmt: skip
+    how.add_argument("--no-judge", action="store_true", help="leave the package's judge out: faster, and says less")
     how.add_argument("--against", metavar="REPORT", help="compare with this earlier report, clip by clip")
     how.add_argument("--save-reference", metavar="FILE", help="keep the reference as one .safetensors file")
     how.add_argument("--strict", action="store_true", help="stop at the first clip or entry that cannot be used")
@@ -95,7 +94,8 @@ def run(args: argparse.Namespace) -> None:
         raise RequestError(str(error)) from None
     settings = score.ScoreSettings(
         recipes=tuple(args.recipe), judges=tuple(shelf.Judge(name, source) for name, source in judges), jobs=jobs,
-        seed=args.seed, strict=args.strict, cache=None if args.no_cache else str(args.cache or cache_folder()),
+        seed=args.seed, strict=args.strict, own_judge=not args.no_judge,
+        cache=None if args.no_cache else str(args.cache or cache_folder()),
         codec=RoundTrip(), self_check=not args.no_check, save_reference=args.save_reference, against=args.against,
         command=("descant", *sys.argv[1:]), progress=None if args.quiet else _Progress(),
     )  # fmt: skip
@@ -127,10 +127,13 @@ class RoundTrip:
 
     name: str = "codec_tiny"
     _codec: Any = None
+    _id: str = ""
 
     @property
     def id(self) -> str:
         """For the cache: the codec and the digest of its weights."""
+        if self._id:
+            return self._id
         import hashlib
 
         from .load import SHELF
@@ -139,7 +142,8 @@ class RoundTrip:
         for path in sorted((SHELF / self.name).glob("*.*")):
             if path.suffix in (".json", ".safetensors"):
                 total.update(path.read_bytes())
-        return f"{self.name}+{total.hexdigest()[:12]}"
+        self._id = f"{self.name}+{total.hexdigest()[:12]}"
+        return self._id
 
     def __call__(self, wav: Tensor, rate: int) -> Tensor:
         """[C, T] at ``rate`` Hz -> what the codec leaves of it, [C, T]."""
@@ -161,7 +165,7 @@ class RoundTrip:
         return torch.nn.functional.pad(out, (0, max(0, wav.shape[1] - out.shape[1])))[:, : wav.shape[1]]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "_codec": None}
+        return {"name": self.name, "_codec": None, "_id": self._id}
 
 
 class _Progress:
@@ -197,7 +201,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def _summary(report: Report, target: Path, without_page: bool) -> None:
+def _summary(report: Any, target: Path, without_page: bool) -> None:
     from ..eval.report.names import ARROWS, label
     from ..eval.report.tables import figure
 

@@ -42,7 +42,7 @@ def add(commands: _Commands[Any]) -> None:
     synth.add_argument("--rate", type=int, default=32000, metavar="HZ", help="default: 32000")
     synth.add_argument("--soundfont", metavar="FILE", help="one the generator has not heard")
     synth.add_argument("--tunes", metavar="FILE", help="folk tunes for some of the melodies")
-    synth.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    synth.add_argument("--workers", type=int, metavar="N", help="processes (default: at most 4)")
     synth.set_defaults(run=run_synth_eval)
     scan = _command(commands, "scan", "say what is in a data set: found, missing, wrong", _SCAN)
     scan.add_argument("place", metavar="DIR|FILE", help="the data set's folder, or the table that lists it")

@@ -182,7 +182,7 @@ def decode(studio: MusicGenStudio, codes: Tensor) -> Tensor:
     if codes.shape[1] <= _PIECE:
         return studio.codec.decode(rows)[:, 0]
     stream = studio.codec.decoder_stream()
-    parts = [stream.push(piece) for piece in rows.split(_PIECE, 2)]
+    parts = [stream.push(piece) for piece in torch.split(rows, _PIECE, 2)]
     return torch.cat([*parts, stream.finish()], 2)[:, 0]
 
 

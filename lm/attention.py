@@ -37,7 +37,7 @@ def rope_table(start: int, count: int, head: int, base: float = 10000.0) -> Tens
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn x [..., head] by the broadcastable ``table`` [..., head / 2]; float32 [..., head]."""
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], x.shape[-1] // 2, 2))
     return torch.view_as_real(pairs * table).flatten(-2)
 
 
@@ -60,7 +60,7 @@ class _Turn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, inverse, table = ctx.saved_tensors
-        back = rotate(grad, table.conj())
+        back = rotate(grad if grad.stride(-1) == 1 else grad.contiguous(), table.conj())
         wide = x.float()
         along = torch.linalg.vecdot(back, wide).unsqueeze(-1) * inverse.square() / wide.shape[-1]
         return torch.addcmul(back, wide, along, value=-1.0).mul_(inverse).to(x.dtype), None

@@ -133,10 +133,10 @@ def config_of(said: Mapping[str, str | list[str]], state: Mapping[str, Tensor]) 
     pattern = said.get("codebooks_pattern.modeling", "delay")
     if pattern != "delay" or (delays is not None and delays != _delays(books, config.channels)):
         raise ValueError(f"codebooks_pattern {pattern!r} with delays {delays}: MusicGen's are {config.pattern.delays}")
-    for name, value in (("dim", width), ("num_layers", layers), ("n_q", books), ("card", config.cardinality)):
-        name = f"transformer_lm.{name}"
-        if name in said and _whole(said, name) != value:
-            raise ValueError(f"{name} is {said[name]!r}, the tensors make it {value}")
+    for leaf, size in (("dim", width), ("num_layers", layers), ("n_q", books), ("card", config.cardinality)):
+        name = f"transformer_lm.{leaf}"
+        if name in said and _whole(said, name) != size:
+            raise ValueError(f"{name} is {said[name]!r}, the tensors make it {size}")
     return config
 
 

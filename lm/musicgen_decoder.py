@@ -132,4 +132,5 @@ class Block(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """[R, S, D] -> [R, H, S, E]."""
-        return x.unflatten(-1, (-1, self.head)).transpose(1, 2)
+        rows, steps, width = x.shape
+        return x.view(rows, steps, width // self.head, self.head).transpose(1, 2)

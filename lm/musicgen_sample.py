@@ -67,7 +67,8 @@ def _run(
     sequence = pattern.apply(torch.cat([known, open_cells], 2), model.special)
     steps = sequence.shape[2] - 1
     sequence = sequence.to(model.norm.weight.device)
-    guided = settings.guidance != 1.0
+    weight = settings.weight
+    guided = weight != 1.0
     generator = torch.Generator()
     with torch.inference_mode():
         ready = model.ready(cond, guided)
@@ -78,7 +79,7 @@ def _run(
             logits = model(sequence[:, :, start : step + 1], ready, cache)[:, :, -1].float()
             if guided:
                 told, free = logits.chunk(2)
-                logits = free + (told - free) * settings.guidance
+                logits = free + (told - free) * weight
             drawn = torch.stack([_draw(one, settings, seeds[i], step + 1, generator) for i, one in enumerate(logits)])
             # cells before the start and after the end stay special, cells of the prompt stay as they are
             column = sequence[:, :, step + 1]

@@ -13,6 +13,7 @@ Three backends behind one layer: ``fbgemm`` (x86), ``pack`` (bfloat16 activation
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ from torch.nn import functional as F
 BACKENDS: tuple[str, ...] = ("fbgemm", "pack", "plain")
 #: Columns that pin the range of the activations; a few, so that rows stay aligned.
 _PINS = 4
+#: Up to so many rows the widened activations keep their place in memory from call to call: a decoding step's.
+_KEPT_ROWS = 64
+_INF = float("inf")
 
 
 @functools.lru_cache(maxsize=1)
@@ -31,6 +35,12 @@ def default_backend() -> str:
     if "fbgemm" in torch.backends.quantized.supported_engines and torch.cpu._is_avx512_supported():
         return "fbgemm"
     return "pack" if hasattr(torch, "_weight_int8pack_mm") else "plain"
+
+
+def _dot_products() -> bool:
+    """Whether the processor sums products of 8-bit numbers in 32 bits at once (VNNI)."""
+    known = getattr(torch.cpu, "_is_vnni_supported", None)
+    return bool(known is not None and known())
 
 
 class QuantLinear(nn.Module):
@@ -63,12 +73,17 @@ class QuantLinear(nn.Module):
         whole, scale = rounded(weight)
         return QuantLinear(whole, scale, bias, backend)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., N], in the type of x."""
+    def rows(self) -> Callable[[Tensor], Tensor]:
+        """What :meth:`forward` runs on float32 rows [M, D] -> [M, N], without its bias: for loops that count calls."""
         if self._run is None:
             self._run = getattr(self, f"_{self.backend}")()
+        return self._run  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., N], in the type of x."""
+        run = self.rows()
         rows = x.reshape(-1, self.in_features)
-        out = self._run(rows.detach().float())
+        out = run(rows.detach().float())
         if self.bias is not None:
             out = out + self.bias
         return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
@@ -84,14 +99,29 @@ class QuantLinear(nn.Module):
             )
             packed = torch.ops.quantized.linear_prepack(whole, None)
 
+        kept = threading.local()
+        # without the dot-product instructions, products of full 8 bits overflow 16: 7 bits do not
+        coarse = not _dot_products()
+        linear = torch.ops.quantized.linear_dynamic
+
+        def room(x: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode(False):
+                wide = torch.empty(len(x), size + _PINS)
+                # these columns meet zero weights; they only make every row span -1 to 1, so that all share one range
+                wide[:, size::2] = 1.0
+                wide[:, size + 1 :: 2] = -1.0
+                return wide, wide[:, :size]
+
         def run(x: Tensor) -> Tensor:
-            top = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-20)
-            wide = x.new_empty(len(x), size + _PINS)
-            torch.div(x, top, out=wide[:, :size])
-            # these columns meet zero weights; they only make every row span -1 to 1, so that all share one range
-            wide[:, size::2] = 1.0
-            wide[:, size + 1 :: 2] = -1.0
-            out: Tensor = torch.ops.quantized.linear_dynamic(wide, packed)
+            top = torch.linalg.vector_norm(x, _INF, 1, True).clamp_(min=1e-20)
+            rows = len(x)
+            if rows <= _KEPT_ROWS:
+                rooms = kept.__dict__
+                wide, inner = rooms.get(rows) or rooms.setdefault(rows, room(x))
+            else:
+                wide, inner = room(x)
+            torch.div(x, top, out=inner)
+            out: Tensor = linear(wide, packed, coarse)
             return out.mul_(top)
 
         return run

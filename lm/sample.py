@@ -1,21 +1,29 @@
 """Sampling codes: temperature, top-k, top-p and min-p, classifier-free guidance, and reproducible noise.
 
-The noise of a token is keyed by (seed, step, codebook). The same seed gives the same tokens however many frames are
-asked for, in how many pieces they are taken and whatever else is generated beside them.
+The noise of a token is keyed by (seed of its piece, step, codebook). The same seed gives the same tokens however many
+frames are asked for, in how many pieces they are taken and whatever else is generated beside them: exactly in int8,
+whose rows do not see each other; in fp32 as far as sums of another order allow, which shows where two tokens are as
+good as equally likely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .condition import Condition, collate
+from .condition import Condition, collate, drop
+from .conditioner import Conditioned
+from .fast_token import FastTokenLM, engine
+from .guidance import Weights, checked, plan, present
 from .model import TokenLM
+from .pattern import Pattern
 
 _WORD = (1 << 64) - 1
+#: Called with (frames done, frames).
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +38,14 @@ class SamplingSettings:
     """Keep the fewest tokens whose probabilities reach this sum; 1 keeps all."""
     min_p: float = 0.0
     """Drop tokens less likely than this share of the likeliest's probability."""
-    guidance: float = 3.0
-    """Weight of the conditions: logits become u + guidance * (c - u), u without and c with them; 1 is plain."""
+    guidance: Weights = 3.0
+    """Weight of the conditions: logits become u + guidance * (c - u), u without and c with them; 1 is plain.
+
+    Or a weight for each of several controls, such as ``{"text": 3, "stems": 2}``; names as in
+    :data:`descant.lm.guidance.NAMES`, ``rest`` for all others. What is not named is given to every row.
+    """
+    nested: bool = False
+    """With weights by name: each control on top of those named before it, instead of each alone."""
 
     def __post_init__(self) -> None:
         each = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
@@ -43,8 +57,14 @@ class SamplingSettings:
             raise ValueError(f"top_p {self.top_p} is outside 0 (excluded) to 1")
         if not 0.0 <= self.min_p < 1.0:
             raise ValueError(f"min_p {self.min_p} is outside 0 to 1 (excluded)")
-        if not 0.0 <= self.guidance <= 100.0:
-            raise ValueError(f"guidance {self.guidance} is outside 0 to 100")
+        checked(self.guidance)
+
+    @property
+    def weight(self) -> float:
+        """The one weight of guidance, for models whose conditions cannot be weighed apart."""
+        if not isinstance(self.guidance, float | int):
+            raise ValueError("this model's conditions cannot be weighed apart: give guidance as one number")
+        return float(self.guidance)
 
     def temperatures(self, books: int) -> tuple[float, ...]:
         """One temperature per codebook."""
@@ -55,10 +75,10 @@ class SamplingSettings:
 
 
 def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
-    """Logits [K, V], temperature applied -> [K, V] with -inf where a token is ruled out."""
+    """Logits [..., V], temperature applied -> [..., V] with -inf where a token is ruled out."""
     size = logits.shape[-1]
     if 0 < settings.top_k < size:
-        least = logits.topk(settings.top_k, -1).values[..., -1:]
+        least = logits.topk(settings.top_k, -1, sorted=False).values.amin(-1, keepdim=True)
         logits = logits.masked_fill(logits < least, float("-inf"))
     if settings.top_p < 1.0:
         order = logits.sort(-1, descending=True)
@@ -81,91 +101,160 @@ def noise(seed: int, step: int, shape: tuple[int, int], generator: torch.Generat
 
 def choose(logits: Tensor, settings: SamplingSettings, gumbel: Tensor) -> Tensor:
     """Logits [K, V] -> tokens [K]: the largest of filtered logits plus Gumbel noise is a draw from their softmax."""
-    heat = torch.tensor(settings.temperatures(len(logits)), device=logits.device)[:, None]
+    each = settings.temperatures(len(logits))
+    if min(each) == max(each) > 0.0:
+        return (filter_logits(logits / each[0], settings) + gumbel).argmax(-1)
+    heat = torch.tensor(each, device=logits.device)[:, None]
     cold = heat == 0
     scores = filter_logits(logits / heat.masked_fill(cold, 1.0), settings)
     return (scores + gumbel.masked_fill(cold, 0.0)).argmax(-1)
 
 
 def stream(
-    model: TokenLM,
-    frames: int,
-    cond: Condition,
-    *,
-    prompt: Tensor | None = None,
-    settings: SamplingSettings | None = None,
-    seed: int = 0,
-) -> Iterator[Tensor]:
+    model: TokenLM | FastTokenLM, frames: int, cond: Condition, *, prompt: Tensor | None = None,
+    settings: SamplingSettings | None = None, seed: int = 0, negative: Condition | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
     """Yield the codes [K] of one new frame after another, as soon as its last codebook is drawn.
 
     Arguments as for :func:`sample`, which collects what this yields.
     """
-    settings = settings or SamplingSettings()
-    settings.temperatures(model.config.books)
-    known = _prompt(model, prompt)
-    if frames < 1:
-        raise ValueError(f"{frames} frames: ask for at least one")
-    return _run(model, frames, cond, known, settings, seed)
+    known = _prompt(model, prompt)[None]
+    rows = stream_batch(model, frames, [cond], prompt=known, settings=settings, seeds=[seed], negative=negative)
+    return (row[0] for row in rows)
 
 
 def sample(
-    model: TokenLM,
-    frames: int,
-    cond: Condition,
-    *,
-    prompt: Tensor | None = None,
-    settings: SamplingSettings | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
+    model: TokenLM | FastTokenLM, frames: int, cond: Condition, *, prompt: Tensor | None = None,
+    settings: SamplingSettings | None = None, seed: int = 0, progress: Progress | None = None,
+    negative: Condition | None = None,
+) -> Tensor:  # fmt: skip
     """Generate ``frames`` frames of one piece; any number, also beyond the model's window.
 
-    ``prompt``: codes [K, F0] to continue. ``cond`` counts its times from frame 0, the prompt's first. ``progress`` is
-    called with (frames done, frames). Returns the prompt and what follows it, [K, F0 + frames].
+    ``prompt``: codes [K, F0] to continue. ``cond`` counts its times from frame 0, the prompt's first. ``negative`` is
+    what guidance leads away from, instead of no condition at all. ``progress`` is called with (frames done, frames).
+    Returns the prompt and what follows it, [K, F0 + frames].
     """
-    parts = [_prompt(model, prompt)]
-    for row in stream(model, frames, cond, prompt=prompt, settings=settings, seed=seed):
-        parts.append(row[:, None])
+    known = _prompt(model, prompt)[None]
+    return sample_batch(
+        model, frames, [cond], prompt=known, settings=settings, seeds=[seed], progress=progress, negative=negative
+    )[0]
+
+
+def stream_batch(
+    model: TokenLM | FastTokenLM, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
+    settings: SamplingSettings | None = None, seeds: int | Sequence[int] = 0, negative: Condition | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Yield the codes [B, K] of one new frame of B pieces after another; see :func:`sample_batch`."""
+    settings = settings or SamplingSettings()
+    settings.temperatures(model.config.books)
+    size = len(conds)
+    if not size:
+        raise ValueError("no conditions: give one per piece, Condition() for music without any")
+    each = [seeds + row for row in range(size)] if isinstance(seeds, int) else list(seeds)
+    if len(each) != size:
+        raise ValueError(f"{len(each)} seeds for {size} pieces: give one for all, or one per piece")
+    if prompt is not None and (prompt.dim() != 3 or prompt.shape[0] not in (1, size)):
+        raise ValueError(
+            f"prompts must be whole numbers [{size}, {model.config.books}, frames], got {list(prompt.shape)}"
+        )
+    pieces = prompt if prompt is not None else [None] * size
+    known = torch.stack([_prompt(model, piece) for piece in pieces]).expand(size, -1, -1)
+    if frames < 1:
+        raise ValueError(f"{frames} frames: ask for at least one")
+    return _run(model, frames, (conds, negative), known, settings, each)
+
+
+def sample_batch(
+    model: TokenLM | FastTokenLM, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
+    settings: SamplingSettings | None = None, seeds: int | Sequence[int] = 0, progress: Progress | None = None,
+    negative: Condition | None = None,
+) -> Tensor:  # fmt: skip
+    """Generate ``frames`` frames of B pieces at once, one per condition.
+
+    ``prompt``: codes [B or 1, K, F0] to continue. ``seeds``: one per piece; a single one is the first piece's, the
+    others follow it. A piece is the same alone and in any company, see the module. Other arguments as for
+    :func:`sample`. Returns the prompts and what follows them, [B, K, F0 + frames].
+    """
+    rows = stream_batch(model, frames, conds, prompt=prompt, settings=settings, seeds=seeds, negative=negative)
+    parts = []
+    for row in rows:
+        parts.append(row)
         if progress is not None:
-            progress(len(parts) - 1, frames)
-    return torch.cat(parts, 1)
+            progress(len(parts), frames)
+    new = torch.stack(parts, 2)
+    if prompt is None:
+        return new
+    return torch.cat([prompt.long().cpu().expand(len(new), -1, -1), new], 2)
 
 
 def _run(
-    model: TokenLM, frames: int, cond: Condition, known: Tensor, settings: SamplingSettings, seed: int
-) -> Iterator[Tensor]:
+    model: TokenLM | FastTokenLM, frames: int, conds: tuple[Sequence[Condition], Condition | None], known: Tensor,
+    settings: SamplingSettings, seeds: Sequence[int],
+) -> Iterator[Tensor]:  # fmt: skip
     config, pattern = model.config, model.pattern
-    first, total = known.shape[1], known.shape[1] + frames
+    first, total, size = known.shape[2], known.shape[2] + frames, len(known)
     # beyond the end the model goes on writing coarse tokens, as it did in training at the end of a window; they are cut
     steps = total + pattern.tail
-    delays = torch.tensor(pattern.delays)
-    padded = torch.cat([known, known.new_full((config.books, frames + pattern.tail), -1)], 1)[None]
-    sequence = pattern.apply(padded, model.special).to(model.embed.weight.device)
+    sequence = _layout(known, pattern, frames, model.special)
+    books, delays = torch.arange(config.books), torch.tensor(pattern.delays)
     generator = torch.Generator()
+    shape = (config.books, config.cardinality)
     with torch.inference_mode():
-        batch = collate([cond], steps, 0, config.frame_rate)
-        ready = model.prepare(batch)
-        if settings.guidance != 1.0:
-            ready = ready.rows(model.prepare(batch.null()))
-        cache = model.cache(len(ready.prefix))
+        fast = engine(model)
+        ready, factors = _rows(model, conds, steps, settings)
+        cache = fast.cache(len(ready.prefix))
+        sequence = sequence.to(ready.prefix.device)
     start = 0
     for step in range(first, steps):
         with torch.inference_mode():
-            logits = model(sequence[:, :, start : step + 1], ready, cache)[:, :, -1].float()
-            if settings.guidance != 1.0:
-                logits = logits[1:] + settings.guidance * (logits[:1] - logits[1:])
-            gumbel = noise(seed, step + 1, (config.books, config.cardinality), generator)
-            drawn = choose(logits[0], settings, gumbel.to(logits.device))
-            # the next column: cells before the start stay special, cells of the prompt stay as they are
-            column = sequence[0, :, step + 1]
-            sequence[0, :, step + 1] = torch.where(column < 0, drawn, column)
+            logits = fast.next(sequence[:, :, start : step + 1], ready, cache).float()
+            logits = logits.unflatten(0, (-1, size))
+            for piece, seed in enumerate(seeds):
+                # piece by piece: sums of one shape, whatever the batch
+                mixed = logits[0, piece] if factors is None else (logits[:, piece] * factors).sum(0)
+                gumbel = noise(seed, step + 1, shape, generator)
+                drawn = choose(mixed, settings, gumbel.to(logits.device))
+                # the next column: cells before the start stay special, cells of the prompt stay as they are
+                column = sequence[piece, :, step + 1]
+                sequence[piece, :, step + 1] = torch.where(column < 0, drawn, column)
         start = step + 1
         frame = step - pattern.tail
         if frame >= first:
-            yield sequence[0, torch.arange(config.books), 1 + frame + delays].clone()
+            yield sequence[:, books, 1 + frame + delays].clone()
 
 
-def _prompt(model: TokenLM, prompt: Tensor | None) -> Tensor:
+def _layout(known: Tensor, pattern: Pattern, frames: int, special: int) -> Tensor:
+    """Prompts [B, K, F0] -> the pattern's sequence [B, K, S] with -1 where tokens are to be drawn."""
+    size, books, _ = known.shape
+    return pattern.apply(torch.cat([known, known.new_full((size, books, frames + pattern.tail), -1)], 2), special)
+
+
+def _rows(
+    model: TokenLM | FastTokenLM, conds: tuple[Sequence[Condition], Condition | None], steps: int,
+    settings: SamplingSettings,
+) -> tuple[Conditioned, Tensor | None]:  # fmt: skip
+    """The rows of guidance, pieces within patterns, and the patterns' factors [P, 1, 1]; None for one pattern.
+
+    Pieces are prepared one by one: a text's encoding must not depend on how long its neighbour's is.
+    """
+    pieces, negative = conds
+    chosen = plan(settings.guidance, settings.nested, present(pieces), negative is not None)
+    parts = []
+    for left_out, _ in chosen:
+        for piece in pieces:
+            given = negative if negative is not None and "rest" in left_out else piece
+            batch = collate([given], steps, 0, model.config.frame_rate)
+            if given is piece and left_out:
+                batch = drop(batch, dict.fromkeys(left_out, 1.0), torch.Generator())
+            parts.append(model.prepare(batch))
+    ready = Conditioned(torch.cat([part.prefix for part in parts]), torch.cat([part.added for part in parts]))
+    if len(chosen) == 1:
+        return ready, None
+    factors = torch.tensor([factor for _, factor in chosen], device=ready.prefix.device)
+    return ready, factors[:, None, None]
+
+
+def _prompt(model: TokenLM | FastTokenLM, prompt: Tensor | None) -> Tensor:
     """Checked prompt [K, F0] on the CPU; F0 = 0 without one."""
     books, top = model.config.books, model.config.cardinality
     if prompt is None:

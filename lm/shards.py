@@ -47,7 +47,8 @@ class Shards:
             file = safe_open(path, framework="pt")
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or no safetensors file: {error}; fetch it again") from error
-        for name in file.keys():  # noqa: SIM118 - not a mapping
+        names: list[str] = file.keys()  # type: ignore[no-untyped-call]
+        for name in names:
             if name in self._files:
                 raise ValueError(f"{path} holds {name!r} a second time: fetch the folder again")
             self._files[name] = file

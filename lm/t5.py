@@ -22,8 +22,8 @@ from torch import Tensor
 
 from .shards import Shards
 
-#: Most characters of a sentence: attention takes memory by the square of its tokens.
-MOST_CHARACTERS = 16384
+#: Most characters and tokens of a sentence: attention takes memory by the square of the tokens, 600 MB for these.
+MOST_CHARACTERS, MOST_TOKENS = 16384, 2048
 _KEPT = 256
 _PREFIX = "text_encoder."
 _TIED = ("shared.weight", "encoder.embed_tokens.weight")
@@ -118,6 +118,8 @@ class TextEncoder:
 
     def _run(self, text: str) -> Tensor:
         ids = torch.tensor([self._tokenize(text)])
+        if ids.shape[1] > MOST_TOKENS:
+            raise ValueError(f"the sentence has {ids.shape[1]} tokens: at most {MOST_TOKENS} are read, shorten it")
         if int(ids.max()) >= self.shapes["shared.weight"][0]:
             raise ValueError(f"the tokenizer in {self.weights.folder} belongs to another model: token {int(ids.max())}")
         if self._model is None:
@@ -212,7 +214,7 @@ def quietly() -> Iterator[Any]:
         raise ModuleNotFoundError(
             "sentences are read by the transformers library: pip install 'descant[hub]'", name="transformers"
         ) from error
-    log = transformers.utils.logging
+    log: Any = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

@@ -6,6 +6,7 @@ the matched figure, the shuffled one and the permutation test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -57,7 +58,12 @@ class Heard:
     genre: str
     genres: Mapping[str, float]
     families: tuple[str, ...]
+    """Families above their thresholds."""
     lead: str
+    family_chances: Mapping[str, float]
+    """Probability of each family being there."""
+    instrument_chances: Mapping[str, float]
+    """Probability of each instrument being there."""
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Heard:
@@ -70,8 +76,20 @@ def _f1(heard: Heard, wanted: Wanted) -> float:
     return 2 * len(present & wanted.families) / max(1, len(present) + len(wanted.families))
 
 
+def _likelihood(chances: Mapping[str, float], present: Iterable[str]) -> float:
+    """Mean log probability, in nats, of the right answer to "is it there?" over all names.
+
+    Thresholds play no part, so it still tells wanted from unwanted where a judge is unsure of all of them.
+    """
+    there = frozenset(present)
+    total = 0.0
+    for name, chance in chances.items():
+        total += math.log(min(max(chance if name in there else 1 - chance, 1e-4), 1.0))
+    return total / len(chances)
+
+
 _MULTIPLES = ("exact", "double", "half", "triple", "third")
-#: Measure -> score of a clip against a prompt, 0 to 1.
+#: Measure -> score of a clip against a prompt: 0 to 1, log likelihoods in nats.
 MEASURES: Mapping[str, Callable[[Heard, Wanted], float]] = MappingProxyType({
     "tempo within 4 %": lambda heard, wanted: float(rhythm.relation(heard.tempo, wanted.tempo) == "exact"),
     "tempo or a metrical multiple": lambda heard, wanted: float(
@@ -82,6 +100,8 @@ MEASURES: Mapping[str, Callable[[Heard, Wanted], float]] = MappingProxyType({
     "genre": lambda heard, wanted: float(heard.genre == wanted.genre),
     "genre, probability": lambda heard, wanted: float(heard.genres[wanted.genre]),
     "instrument families, F1": _f1,
+    "instrument families, likelihood in nats": lambda heard, wanted: _likelihood(heard.family_chances, wanted.families),
+    "instruments, likelihood in nats": lambda heard, wanted: _likelihood(heard.instrument_chances, wanted.instruments),
     "lead instrument's family": lambda heard, wanted: float(
         bool(wanted.lead) and FAMILY[heard.lead] == FAMILY[wanted.lead]
     ),
@@ -146,6 +166,8 @@ def analyse(wav: Tensor, rate: int, judge: Judge) -> Heard:
         genres=dict(tags.genres),
         families=tuple(sorted(tags.present)),
         lead=tags.lead,
+        family_chances=dict(tags.families),
+        instrument_chances=dict(tags.instruments),
     )
 
 

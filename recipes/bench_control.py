@@ -109,6 +109,9 @@ def page(found: Mapping[str, Any]) -> str:
         for part, row in parts.items():
             rows.append([name, _PARTS.get(part, ""), f"{row['mean']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]",
                          str(row["count"])])  # fmt: skip
+    command = "descant bench control -o docs/benchmarks"
+    if "melody on pieces, basic-pitch" in found:
+        command += " --basic-pitch nmp.onnx"
     wrong = found["tempo on loops"]["relations"]
     named = ", ".join(f"{name} {count}" for name, count in sorted(wrong.items(), key=lambda item: (-item[1], item[0])))
     return (
@@ -116,7 +119,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"Clips of {about['seconds']:g} s whose labels are known because they were written here: "
         f"{about['per_genre']} pieces a genre of the built-in composer's test split, at tempi from 60 to 180 BPM, and "
         f"{about['per_pattern']} tempi of each drum pattern. Means with 95 % bootstrap intervals over clips. Made by "
-        "`descant bench control -o docs/benchmarks`; nothing in it is drawn by chance.\n\n"
+        f"`{command}`; nothing in it is drawn by chance.\n\n"
         + table(["measured", "", "mean", "95 % interval", "clips"], rows)
         + f"\n\nTempo on loops is heard as: {named}."
     )

@@ -161,7 +161,7 @@ def plots(folder: Path, sections: Mapping[str, Any]) -> list[str]:
     drawn = []
     if "adherence" in sections:
         rows = sections["adherence"]["rows"]
-        names = list(rows["ours"])
+        names = [name for name in rows["ours"] if "nats" not in name]
         figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
         for shift, (row, label) in enumerate((("ours", "ours"), ("codec", "true clips through the codec"))):
             means = [rows[row][name]["mean"] for name in names]

@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from .bench import Bench
 
 _BETWEEN = """
-import json, os, sys, time
+import json, os, pathlib, sys, time
 began = time.perf_counter()
 child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
 _, status, usage = os.wait4(child, 0)
 figures = [time.perf_counter() - began, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]
-with open(sys.argv[1], "w") as note:
-    json.dump(figures, note)
+pathlib.Path(sys.argv[1]).write_text(json.dumps(figures))
 """
 _SENTENCE = "an upbeat bossa nova in G minor with flute and nylon guitar"
 

@@ -1,9 +1,9 @@
-"""How much a trained decoder should raise what has a phase, measured and written into the codec's config.json.
+"""How much a trained codec's sound should be raised, measured and written into its config.json.
 
 A decoder that learned from squared errors shrinks what it is unsure of, as every least-squares estimate does: the fewer
 books, the softer. ``python -m descant.recipes.codec_lift FOLDER --dev data/audio/dev`` finds for every number of books
-the level that brings the loudness nearest to the original's, among those that make neither the mel distance nor the
-SI-SDR worse than none does. Codes, fingerprint and files stay as they are: it is a setting of playback.
+the level that brings the loudness nearest to the original's, among those that make the mel distance no worse than none
+does. SI-SDR and ViSQOL do not see level. Codes, fingerprint and files stay as they are: it is a setting of playback.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from torch import Tensor
 
 from ..codec import pretrained
 from ..codec.model import Codec
-from ..codec.noise import rows
 from ..codec.sink import whole_file
 from ..eval import reconstruction
 from .codec_data import held_out
 
 #: Levels that are tried, in dB.
-LEVELS = tuple(0.25 * step for step in range(17))
+LEVELS = tuple(0.5 * step for step in range(9))
 
 
 def measure(codec: Codec, sets: Mapping[str, Tensor], levels: Sequence[float] = LEVELS) -> tuple[float, ...]:
     """The best of ``levels`` for 1, 2, ... books on excerpts [n, C, T]; the first, 0 dB, stands for none."""
     if not levels or levels[0] != 0:
         raise ValueError(f"levels begin with 0 dB, to compare with, got {list(levels)[:3]}")
+    if codec.config.lift:
+        raise ValueError("this codec has its levels already: measure before they are written, or take them out first")
     if not any(len(wavs) for wavs in sets.values()):
         raise ValueError("no excerpts to measure on: the corpus has no recording or mix that is long enough")
     return tuple(_best(codec, sets, books, levels) for books in range(1, codec.books + 1))
@@ -51,31 +52,27 @@ def apply(folder: str | os.PathLike[str], lift: Sequence[float]) -> None:
 def _codec(folder: str | os.PathLike[str]) -> Codec:
     codec = pretrained.load(folder)
     if not isinstance(codec, Codec):
-        raise ValueError(f"{folder} holds a codec of another family: only ours have a noise part to set it apart from")
+        raise ValueError(f"{folder} holds a codec of another family: only ours have this setting")
     return codec
 
 
 def _best(codec: Codec, sets: Mapping[str, Tensor], books: int, levels: Sequence[float]) -> float:
-    # mel distance, minus SI-SDR and loudness error of each level: means of the kinds, each kind counting alike
+    # mel distance and loudness error at each level: means of the kinds, each kind counting alike
     scores = torch.stack([
         torch.tensor([_scores(codec, wav, books, levels) for wav in wavs]).mean(0)
         for wavs in sets.values() if len(wavs)
     ]).mean(0)  # fmt: skip
-    fine = (scores[:, :2] <= scores[:1, :2] + 1e-6).all(1)
-    return levels[int(torch.where(fine, scores[:, 2], torch.inf).argmin())]
+    mel, loudness = scores.unbind(1)
+    return levels[int(torch.where(mel <= mel[0] + 1e-6, loudness, torch.inf).argmin())]
 
 
-@torch.no_grad()
 def _scores(codec: Codec, wav: Tensor, books: int, levels: Sequence[float]) -> list[list[float]]:
-    codes = codec.encode(wav[None], books)
-    spec, breath = codec.decoder.parts(codec.decoder.trunk(codec.decode_latent(codes)))
-    phased = codec.decoder.wave(spec)[0, :, : wav.shape[1]]
-    noise = codec.decoder.wave(breath * codec.decoder.phases(rows(codes)))[0, :, : wav.shape[1]]
+    heard = codec.decode(codec.encode(wav[None], books))[0, :, : wav.shape[1]].cpu()
     found = []
     for level in levels:
-        heard = 10 ** (level / 20) * phased + noise
-        mel, sdr = reconstruction.mel_distance(wav, heard, codec.rate), reconstruction.si_sdr(wav, heard)
-        found.append([mel, -sdr, reconstruction.loudness_error(wav, heard, codec.rate)])
+        raised = 10 ** (level / 20) * heard
+        mel = reconstruction.mel_distance(wav, raised, codec.rate)
+        found.append([mel, reconstruction.loudness_error(wav, raised, codec.rate)])
     return found
 
 

@@ -10,6 +10,7 @@ notes and reverberation run into it as in a recording.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -39,6 +40,8 @@ from .soundfont import find_soundfont
 _SEEDS = 7_000_000
 #: Seconds a piece is longer than its clip, and seconds that are played before the clip begins.
 _MORE, _BEFORE = 24.0, 3.0
+#: Processes unless more are asked for: each unpacks the font, 1.5 GB of memory for MuseScore_General_Full.
+_WORKERS = 4
 #: Share of the clips that may fail before the whole run does.
 _FAILURES = 0.05
 
@@ -80,7 +83,7 @@ def make(
     job = partial(
         _make_one, folder=str(folder), config=replace(config, soundfont=None if font is None else str(font))
     )  # fmt: skip
-    workers = min(workers or os.cpu_count() or 1, max(1, len(todo)))
+    workers = min(workers or min(_WORKERS, os.cpu_count() or 1), max(1, len(todo)))
     if workers == 1:
         for index in _bar(todo, len(todo), progress):
             job(index)
@@ -120,8 +123,7 @@ def clip_piece(index: int, config: SynthEvalConfig) -> tuple[Piece, float]:
     else:
         genre, key, lead = render.assignment(index, "test", seed)
         order = compose.Order(genre=genre, key=key, lead=lead, split="test", seed=number, duration=duration)
-        known = tunes.find_tunes(config.tunes) if config.tunes else ()
-        piece = audio_of.balance(compose.compose(order, known), config.soundfont, config.rate)
+        piece = audio_of.balance(compose.compose(order, _tunes(config.tunes)), config.soundfont, config.rate)
     return piece, place(piece, config.seconds)
 
 
@@ -298,6 +300,11 @@ def _sounding(stem: Stem, start: float, end: float) -> float:
 def _sounding_rows(rows: list[tuple[float, float]], start: float, end: float) -> float:
     spans = [min(onset + length, end) - max(onset, start) for onset, length in rows]
     return sum(span for span in spans if span > 0.02)
+
+
+@functools.cache
+def _tunes(place: str | None) -> tuple[tunes.Tune, ...]:
+    return tunes.find_tunes(place) if place else ()
 
 
 def _name(index: int) -> str:

@@ -60,7 +60,6 @@ KNOWN: Mapping[str, Known] = {
     "passt-s-swa-p16-128-ap476": _passt("passt-s-f128-p16-s10-ap.476-swa.pt"),
     "passt-s-swa-p16-s16-128-ap473": _passt("passt-s-f128-p16-s16-ap.473-swa.pt"),
     "passt-s-20sec-p16-s10-ap474": _passt("passt-s-f128-20sec-p16-s10-ap.474-swa.pt"),
-    "passt-s-swa-p16-s16-128-ap473-20s": _passt("passt-s-f128-20sec-p16-s10-ap.474-swa.pt"),
     **{
         name: Known(kind="musicnn", file=folder, origin=_MUSICNN, gives="vectors and 50 tags")
         for name, folder in _MUSICNNS.items()

@@ -54,6 +54,8 @@ class Ear:
     def _hear(self, windows: Tensor) -> tuple[Tensor | None, Tensor]:
         if windows.ndim != 3 or windows.shape[1] != 1 or windows.shape[2] == 0:
             raise ValueError(f"windows have shape {tuple(windows.shape)}: {self.id} needs [B, 1, T], T >= 1")
+        if not windows.shape[0]:
+            return None, torch.zeros(0, self.dim)
         tags, vectors = [], []
         for rows in torch.split(windows[:, 0].float(), self.rows):
             logits, found = self.hear(rows.to(self.device))

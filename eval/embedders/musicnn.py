@@ -82,15 +82,12 @@ class Tags(Tagger):
     def __init__(self, ear: Ear, tags: tuple[str, ...]) -> None:
         super().__init__(ear, len(tags))
         self.tags = tags
-        # a cache must not take vectors for logits
-        name, _, rest = ear.id.rpartition("-")
-        self.id = f"{name}-tags-{rest}"
 
 
 class MusicNN(Ear):
     """The judge; see :func:`load`. Windows of 3 s, as it was trained on."""
 
-    rate, rows = _RATE, 4
+    rate, rows, window = _RATE, 4, 3.0
 
     def __init__(self, model: Model, network: nn.Module, digest: str) -> None:
         super().__init__(model.judge, network, digest)

@@ -35,7 +35,7 @@ def locate(source: str | os.PathLike[str], names: Sequence[str]) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    wanted = (*names, *USUAL)
+    wanted = tuple(dict.fromkeys((*names, *USUAL)))
     if path.is_dir():
         for name in wanted:
             if (path / name).is_file():

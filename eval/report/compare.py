@@ -19,7 +19,7 @@ from ..metric import Result, average, unavailable, with_interval
 from ..recipe import RecipeMismatch, require_same
 from .bundle import Bundle, load
 from .inputs import some
-from .names import split
+from .names import group, split
 from .results import RESULTS, VECTORS, Report, read, row_of
 
 SCHEMA = "descant-comparison/1"
@@ -90,7 +90,7 @@ def _refusal(item: Result, other: Result | None, same: bool | None) -> str:
     for result, which in ((item, "this"), (other, "the other")):
         if result.value is None:
             return f"{which} report has no value: {result.reason}"
-    if same is False and (split(item.metric)[1] and "reference_clips" in item.extra or "KL" in str(item.metric)):
+    if same is False and group(item.metric) == "distance":
         return "the reports have different references: score both against one"
     return ""
 

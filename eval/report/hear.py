@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -151,7 +152,7 @@ def run(
         for place, found in enumerate(pool.map(_call, [work] * count, tasks), 1):
             if progress is not None:
                 progress(place, count)
-            yield found
+            yield _converted(found, np.ndarray, torch.from_numpy)
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process was killed, perhaps for want of memory; start the same command again with fewer --jobs, "
@@ -186,7 +187,22 @@ def _settle(desk: Desk) -> None:
 
 def _call(work: Callable[[_TASK, Ears], _FOUND], task: _TASK) -> _FOUND:
     with torch.no_grad():
-        return work(task, _EARS[0])
+        return _converted(work(task, _EARS[0]), Tensor, Tensor.numpy)
+
+
+def _converted(found: _FOUND, kind: type, change: Callable[[Any], Any]) -> _FOUND:
+    """A record with the values of its mappings changed where they are of a kind.
+
+    Tensors travel between processes as arrays: torch would hand them over through a socket and a shared file each.
+    """
+    record: Any = found
+    table = {
+        item.name: {key: change(value) if isinstance(value, kind) else value for key, value in mapping.items()}
+        for item in fields(record)
+        if isinstance(mapping := getattr(record, item.name), Mapping)
+    }
+    changed: _FOUND = replace(record, **table)
+    return changed
 
 
 class _alone:

@@ -96,11 +96,11 @@ class Plan:
         return tuple({line.hearing.key: line.hearing for line in self.lines if line.hearing is not None}.values())
 
 
-def plan(protocols: Sequence[str], given: Sequence[Judge] = ()) -> Plan:
+def plan(protocols: Sequence[str], given: Sequence[Judge] = (), own: bool = True) -> Plan:
     """Rows of the protocols with the judges at hand; judges that no protocol asks for score as ``descant-v1`` does.
 
-    The judge without weights and the package's own need not be given. Raises ValueError for a protocol or judge that
-    does not exist, or weights that were named but cannot be used.
+    The judge without weights and the package's own need not be given; ``own`` False leaves the latter out. Raises
+    ValueError for a protocol or judge that does not exist, or weights that were named but cannot be used.
     """
     for name in protocols:
         named(name)
@@ -127,7 +127,7 @@ def plan(protocols: Sequence[str], given: Sequence[Judge] = ()) -> Plan:
         for name in (LOGMEL, OWN):
             if name not in opened:
                 shelf[name] = Judge(name)
-                judge = _own(shelf[name])
+                judge = _own(shelf[name]) if own or name != OWN else "left out on request"
                 if isinstance(judge, str):
                     lines += _missing(name, judge)
                     continue

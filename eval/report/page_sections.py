@@ -203,7 +203,10 @@ def _figure(row: Result, ends: Mapping[str, tuple[float, float]]) -> Raw:
         values.append(tag("small", f"{row.level:.0%}: {number(row.low)} to {number(row.high)}"))
     elif row.error is not None:
         values.append(tag("small", f"± {number(row.error, 2)}"))
-    drawing = plots.interval(names.label(row.metric), span_of(row), ends[names.split(row.metric)[0]])
+    span = span_of(row)
+    drawing = None
+    if len([value for value in span.all if value is not None]) > 1:  # a dot alone says nothing beside its figure
+        drawing = plots.interval(names.label(row.metric), span, ends[names.split(row.metric)[0]])
     more = [tag("li", note) for note in row.notes]
     more += [tag("li", f"{name.replace('_', ' ')}: {number(value)}") for name, value in row.extra.items()]
     about = tag("details", tag("summary", "notes"), tag("ul", *more)) if more else None

@@ -49,7 +49,9 @@ def domain(values: Iterable[float | None], zero: bool = False, room: float = 0.0
     """Ends of a scale that holds all values, with some room around; never empty."""
     known = [value for value in values if value is not None and math.isfinite(value)] + ([0.0] if zero else [])
     low, high = min(known, default=0.0), max(known, default=1.0)
-    width = (high - low) or abs(high) * 0.2 or 1.0
+    if low == high == 0.0:
+        high = 1.0  # nothing but zeros: as if of shares
+    width = (high - low) or abs(high) * 0.2
     return low - room * width, high + room * width
 
 
@@ -101,7 +103,7 @@ def interval(title: str, span: Span, ends: tuple[float, float], kind: str = "") 
     parts: list[Raw] = [line(6, middle, SPAN - 6, middle, "rail")]
     if "signed" in kind.split():
         parts.append(line(scale(0), 2, scale(0), middle + 9, "axis"))
-    for tick in _few(scale.ticks(3)):
+    for tick in _few(scale.ticks(4)):
         parts += [line(scale(tick), middle - 3, scale(tick), middle + 3, "rail")]
         parts += [label(_kept(scale(tick), short(tick)), ROW - 2, short(tick))]
     said = [f"{number(span.value)}"]

@@ -29,7 +29,7 @@ from .names import direction
 _SOUND = ("sound", "silence", "clipping", "dc", "dropouts", "comb", "loudness", "peak", "bandwidth", "repetition")
 #: Why a clip may have no figure of its own.
 _WHY = {
-    "comb": "shorter than 2 s", "repetition": "shorter than 3 s", "loudness": "silent, or shorter than 0.4 s",
+    "comb": "shorter than 2 s", "repetition": "shorter than 3 s", "loudness": "silent",
     "peak": "silent", "bandwidth": "silent",
 }  # fmt: skip
 _FLATS = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "B#": "C", "E#": "F", "Fb": "E"}

@@ -45,6 +45,8 @@ class ScoreSettings:
     """Stop at the first clip, entry or label that cannot be used."""
     cache: str | None = None
     """Folder in which vectors and facts are kept."""
+    own_judge: bool = True
+    """Whether the package's judge scores; without it a run takes a tenth of the time and says less."""
     codec: selfcheck.Codec | None = None
     """(wav [C, T], rate) -> [C, T], for the self-check; Opus by default. With several jobs it must be picklable."""
     self_check: bool = True
@@ -102,6 +104,8 @@ def write(report: Report, out: str | os.PathLike[str], page: bool = True) -> Pat
             os.rename(part, root)
             return root
         files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+        if not page:  # an earlier report's page would tell of another one
+            (root / "index.html").unlink(missing_ok=True)
         for path in sorted(files, key=lambda item: item.name == RESULTS):
             target = root / path.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +144,7 @@ class _Job:
             self.theirs = self._files(reference, "reference")
         if settings.save_reference is not None and not self.theirs:
             raise ValueError("there is no reference to save: give a folder with --reference")
-        self.plan: Plan = plan(settings.recipes, settings.judges)
+        self.plan: Plan = plan(settings.recipes, settings.judges, settings.own_judge)
         self.desk = Desk(self.plan.judges, settings.cache, settings.codec)
         self.notes: list[str] = []
 
@@ -272,7 +276,8 @@ class _Job:
     def _tags(self, mine: Bundle, about: Mapping[str, About]) -> list[Result]:
         found: list[Result] = []
         for line in self.plan.lines:
-            if not line.metrics[0].startswith("kl-"):
+            # other people's protocols know no genre or instruments
+            if not line.metrics[0].startswith("kl-") or line.recipe.name != "descant-v1":
                 continue
             if line.hearing is None:
                 found += tagged.absent(line.suffix, line.recipe.id, str(line.reason))

@@ -95,14 +95,14 @@ def latex(report: Report) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Four significant digits, no needless zeros; an en dash for nothing."""
+    """Four significant digits; an en dash for nothing."""
     if value is None:
         return "–"
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{min(digits, 8)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and digits > 3 else text
+    if abs(value) < 1e-4:
+        return f"{value:.3e}"
+    return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _heads(results: Sequence[Result]) -> list[str]:

@@ -39,7 +39,8 @@ PLACE = """
 })
 """
 ORDER = """
-[...document.querySelectorAll("#clips-table tbody tr")].filter(row => !row.hidden).map(row => row.cells[%d].dataset.value)
+[...document.querySelectorAll("#clips-table tbody tr")].filter((row) => !row.hidden)
+  .map((row) => row.cells[%d].dataset.value)
 """
 
 
@@ -49,10 +50,10 @@ def clean(browser: Browser) -> None:
     assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data", "blob"}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with its page, in a folder whose own name is awkward."""
-    place = tmp_path / "a report #1 & é"
+    place = tmp_path_factory.mktemp("page") / "a report #1 & é"
     place.mkdir()
     write_page(save(place, report(place)))
     return place
@@ -191,7 +192,7 @@ def made(folder: Path) -> dict[str, Path]:
 
     pitches = {"original": 220.0, "oneton": 330.0, "another": 440.0}
     for name, pitch in pitches.items():
-        write(folder / f"{name}.wav", tone(pitch, seconds=0.6))
+        write(folder / f"{name}.wav", tone(pitch, seconds=0.5))
     return {name: folder / f"{name}.wav" for name in pitches}
 
 
@@ -312,11 +313,11 @@ def test_sounds_play_in_step_and_loop(browser: Browser, tmp_path: Path) -> None:
     page.keyboard.press("1")
     page.locator("#trial .sound.heard").first.wait_for()
     page.keyboard.press("2")
-    # 0.3 s of each of two sounds of 0.6 s are heard only if the loop goes on
+    # a quarter of a second of each, and the keys between them: the loop has gone on
     page.locator("#trial .sound.heard").nth(1).wait_for()
     assert page.inner_text("#play").endswith("Pause")
     page.click("#from")
-    assert " to 0.6 s" in page.inner_text("#region")
+    assert " to 0.5 s" in page.inner_text("#region")
     page.click("#whole")
     assert page.inner_text("#region") == ""
     page.click("#play")

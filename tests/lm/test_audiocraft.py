@@ -53,7 +53,7 @@ conditioners:
 
 
 def theirs_as_audiocraft(model: Any, mha: bool = False) -> dict[str, torch.Tensor]:
-    """A model of the transformers library under AudioCraft's names (audiocraft/models/lm.py, modules/transformer.py)."""
+    """A model of the transformers library under AudioCraft's names: its models/lm.py and modules/transformer.py."""
     state = model.state_dict()
     stem, out = "decoder.model.decoder.", {}
     inside = "mha." if mha else ""

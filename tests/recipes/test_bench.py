@@ -15,7 +15,7 @@ from descant.gen.load import Studio
 from descant.gen.prompt import parse_prompt
 from descant.lm.model import LMConfig, TokenLM
 from descant.lm.text import train_tokenizer
-from descant.lm.vocab import GENRES, INSTRUMENTS, KEYS
+from descant.lm.vocab import FAMILIES, GENRES, INSTRUMENTS, KEYS
 from descant.recipes import bench, bench_adherence, bench_codec, bench_lm, bench_report, bench_verbs, judge
 from descant.recipes.bench import BenchConfig
 from descant.recipes.bench_adherence import MEASURES, Heard, held_out_prompts, score, wanted
@@ -66,6 +66,8 @@ def heard_like(prompt):
     return Heard(
         tempo=prompt.tempo, key=prompt.key, genre=prompt.genre, families=tuple(sorted(prompt.families)),
         genres={name: float(name == prompt.genre) for name in GENRES}, lead=prompt.lead,
+        family_chances={name: float(name in prompt.families) for name in FAMILIES},
+        instrument_chances={name: float(name in prompt.instruments) for name in INSTRUMENTS},
     )  # fmt: skip
 
 
@@ -148,8 +150,9 @@ def test_scores_of_perfect_and_of_indifferent_clips():
     perfect = score([heard_like(prompt) for prompt in prompts], prompts, shuffles=2000)
     assert set(perfect) == set(MEASURES)
     for name, row in perfect.items():
-        assert row["mean"] == pytest.approx(1), name
-        assert row["shuffled"] < 0.85
+        best = 0 if "nats" in name else 1
+        assert row["mean"] == pytest.approx(best, abs=1e-3), name
+        assert row["shuffled"] < best - 0.15
         assert row["p"] < 0.01, name
     same = score([heard_like(prompts[0])] * 12, prompts, shuffles=500)
     assert all(row["p"] > 0.2 for row in same.values())
@@ -163,14 +166,19 @@ def test_measures_by_hand():
     )
     genres = dict.fromkeys(GENRES, 0.0) | {"rock": 0.25, "pop": 0.75}
     families = ("drums", "keys", "bass")
-    heard = Heard(tempo=200.0, key="E minor", genre="pop", genres=genres, families=families, lead="recorder")
+    chances = {"keys": 0.8, "pipes": 0.5, "drums": 0.1}
+    heard = Heard(tempo=200.0, key="E minor", genre="pop", genres=genres, families=families, lead="recorder",
+                  family_chances=chances, instrument_chances={"flute": 0.25, "oboe": 0.0})  # fmt: skip
     values = {name: measure(heard, prompt) for name, measure in MEASURES.items()}
     assert values == pytest.approx({
         "tempo within 4 %": 0, "tempo or a metrical multiple": 1, "key exact": 0, "key, MIREX weighted": 0.3,
         "genre": 0, "genre, probability": 0.25, "instrument families, F1": 0.4, "lead instrument's family": 1,
+        "instrument families, likelihood in nats": (math.log(0.2) + math.log(0.5) + math.log(0.1)) / 3,
+        "instruments, likelihood in nats": math.log(0.25) / 2,
     })  # fmt: skip
     silent = replace(heard, tempo=0.0, key="", families=(), lead="drums")
-    assert sum(measure(silent, prompt) for measure in MEASURES.values()) == pytest.approx(0.25)
+    bounded = [measure(silent, prompt) for name, measure in MEASURES.items() if "nats" not in name]
+    assert sum(bounded) == pytest.approx(0.25)
     assert bench_adherence.relations([heard, silent], [prompt, prompt]) == {"double": 1, "other": 1}
     assert Heard.from_dict(json.loads(json.dumps(asdict(heard)))) == heard
 
@@ -238,7 +246,7 @@ def test_adherence_codec_and_extend_run_resume_and_are_reported(folders, tmp_pat
     assert set(report["sections"]) == {"adherence", "codec"}
     rows = report["sections"]["adherence"]["rows"]
     assert set(rows) == {"ours", "codec", "plain"}
-    assert all(0 <= row["mean"] <= 1 for name in rows for row in rows[name].values())
+    assert all(0 <= row["mean"] <= 1 for name in rows for measure, row in rows[name].items() if "nats" not in measure)
     assert set(report["sections"]["codec"]) >= {"rendered", "real"}
     # a second run measures nothing again, a further section joins what is there
     before = len(log)

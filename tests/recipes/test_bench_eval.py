@@ -1,5 +1,6 @@
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,12 @@ TINY = EvalBenchConfig(dims=(16,), cost_dims=(16,), repeats=1, runs=4, clips=(16
 
 def test_sections_measure_what_they_say(tmp_path):
     said = []
-    report = run(TINY, ("exactness", "cost", "simulation"), said.append)
-    assert len(said) == 3
+    report = run(TINY, ("exactness", "agreement", "cost", "simulation"), said.append)
+    assert len(said) == 4
     found = report["sections"]
     assert found["exactness"][0]["ours"] < 1e-12 and found["exactness"][0]["self"] <= 1e-13
+    (row,) = found["agreement"]
+    assert row["value"] > 0 and max(row["trace"], row["eigenvalues"]) <= 1e-7
     assert [row["dim"] for row in found["cost"]] == [16] * 4
     assert all(row["ours"] > 0 and row["scipy"] > 0 for row in found["cost"])
     rows = found["simulation"]
@@ -25,12 +28,22 @@ def test_sections_measure_what_they_say(tmp_path):
     # drawing windows with replacement finds the bias of the pool, and keeps it
     assert all(row["windows"] > 0.5 * row["plain"] for row in rows)
     text = page(json.loads(json.dumps(report)))
-    assert "Against the closed form" in text and "Bias and coverage" in text and "Memory" not in text
+    assert (
+        "Against the closed form" in text
+        and "Agreement" in text
+        and "Bias and coverage" in text
+        and "Memory" not in text
+    )
 
 
 def test_the_same_seed_simulates_the_same_figures():
     one, two = (run(TINY, ("simulation",))["sections"] for _ in range(2))
     assert one == two
+
+
+def test_workers_change_nothing():
+    few = replace(TINY, runs=2, clips=(16,))
+    assert run(few, ("simulation",))["sections"] == run(replace(few, workers=2), ("simulation",))["sections"]
 
 
 def test_refusals():

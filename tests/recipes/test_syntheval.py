@@ -17,7 +17,7 @@ from descant.eval import beats, readers
 from descant.gen import cli_syntheval
 from descant.gen.request import RequestError
 from descant.lm.vocab import GENRES, INSTRUMENTS, KEYS
-from descant.recipes import builtin, captions, splits, syntheval, synthwords
+from descant.recipes import builtin, captions, splits, synthcheck, syntheval, synthwords
 from descant.recipes.mma import MissingTool
 from descant.recipes.piece import Piece, Stem
 
@@ -82,6 +82,12 @@ def test_the_tune_is_in_its_stem(made: Path) -> None:
             level = [sum(power[np.abs(hertz / (key * k) - 1) < 0.02].sum() for k in (1, 2, 4)) for key in keys]
             right.append(int(np.argmax(level)) == 5)
     assert len(right) > 10 and np.mean(right) > 0.85
+
+
+def test_the_analysers_agree_with_the_labels(made: Path) -> None:
+    found = synthcheck.report(made)
+    assert found["clips"] == 4 and found["tempo acc2"]["mean"] >= 0.5
+    assert found["melody in its stem"]["mean"] > 0.7 > 0.2 > found["melody a semitone off"]["mean"]
 
 
 def test_labels_are_the_same_bytes_and_a_longer_set_begins_with_the_shorter(made: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import soundfile
@@ -67,7 +68,7 @@ class Bands:
     def shares(windows: torch.Tensor) -> torch.Tensor:
         power = torch.fft.rfft(windows[:, 0].double()).abs().square()
         hertz = torch.fft.rfftfreq(windows.shape[2], 1 / RATE)
-        rows = [power[:, (hertz >= a) & (hertz < b)].sum(dim=1) for a, b in zip(EDGES, EDGES[1:], strict=False)]
+        rows = [power[:, (hertz >= a) & (hertz < b)].sum(dim=1) for a, b in pairwise(EDGES)]
         table = torch.stack(rows, dim=1) + 1e-9
         return (table / table.sum(dim=1, keepdim=True)).float()
 
@@ -104,4 +105,4 @@ rounded.id = "rounded-1"  # type: ignore[attr-defined]
 
 def settings(ear: Bands | None = None, **more: object) -> ScoreSettings:
     """Settings with the bands as a judge and the cheap codec."""
-    return ScoreSettings(judges=(Judge("bands", ear or Bands()),), codec=rounded, **more)  # type: ignore[arg-type]
+    return ScoreSettings(judges=(Judge("bands", ear or Bands()),), codec=rounded, own_judge=False, **more)  # type: ignore[arg-type]

@@ -68,7 +68,8 @@ def report(folder: Path, clips: int = 12, ok: bool = True) -> Report:
                 failures={NASTY: f"is damaged {NASTY}"}, silent=(NASTY,))  # fmt: skip
     sizes = (4, 6, 8, 12)
     curve = Plot(x=tuple(1 / n for n in sizes), y=tuple(6.5 + 30 / n for n in sizes), error=(0.4, 0.3, 0.2, 0.1),
-                 x_label="1 / clips", y_label="Fréchet distance", fit={"intercept": 6.5, "slope": 30.0, "r2": 1.0})  # fmt: skip
+                 x_label="1 / clips", y_label="Fréchet distance",
+                 fit={"intercept": 6.5, "slope": 30.0, "r2": 1.0})  # fmt: skip
     return Report(
         version="1.0", created="2026-01-01T00:00:00+00:00", command=("descant", "score", "--generated", NASTY), seed=0,
         generated=side, reference=replace(side, failures={}, silent=()), recipes={r.id: r for r in recipes.values()},

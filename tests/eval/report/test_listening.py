@@ -214,8 +214,8 @@ def test_preferences_are_counted_and_tested(tmp_path: Path, sounds: dict[str, Pa
     key = write_ab(tmp_path / "test", pairs, seed=1, study=Study(seconds=0.5))
     about = json.loads(key.read_text())["items"]
     code_of = {item: {system: code for code, system in row["sounds"].items()} for item, row in about.items()}
-    rows = [{"item": item, "choice": code_of[item]["secretnet"] if k < 8 else None if k == 8 else code_of[item]["rivalnet"]}
-            for k, item in enumerate(about)]  # fmt: skip
+    chosen = ["secretnet"] * 8 + [None, "rivalnet"]
+    rows = [{"item": item, "choice": name and code_of[item][name]} for item, name in zip(about, chosen, strict=True)]
     found = read_answers([answer(tmp_path / "a.json", key, "a", rows)], key)
     (choice,) = found.choices
     assert (choice.first, choice.second) == ("rivalnet", "secretnet")

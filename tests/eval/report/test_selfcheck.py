@@ -62,18 +62,25 @@ def test_a_sound_judge_ranks_damage(sets):
     rows = {row.name: row for row in groups["logmel"].rows}
     assert [row.name for row in groups["logmel"].rows] == list(selfcheck.NAMES.values())
     assert rows["reference halves"].low < rows["codec reconstruction"].value
-    assert rows["codec reconstruction"].value < min(rows[name].value for name in rows if "4 kHz" in name or "10 dB" in name
+    assert rows["codec reconstruction"].value < min(
+        rows[name].value for name in rows if "4 kHz" in name or "10 dB" in name
     )
-    assert groups["bands, captions"].ok and groups["bands, captions"].rows[1].value > groups["bands, captions"].rows[0].value
+    assert (
+        groups["bands, captions"].ok
+        and groups["bands, captions"].rows[1].value > groups["bands, captions"].rows[0].value
+    )
     again = score.score(sets / "gen", sets / "ref", sets / "said.csv", settings=chosen)
     assert again.self_check == report.self_check  # out of the cache
 
 
 def test_a_deaf_judge_makes_the_report_invalid_and_it_is_written_nonetheless(sets, tmp_path):
-    chosen = ScoreSettings(judges=(Judge("deaf", Deaf()),), codec=rounded)
+    chosen = ScoreSettings(own_judge=False, judges=(Judge("deaf", Deaf()),), codec=rounded, cache=str(sets / "cache"))
     report = score.score(sets / "gen", sets / "ref", settings=chosen)
     assert not report.valid
-    assert "deaf: 'codec reconstruction' (0) is not above 'reference halves' (0); deaf: 'low-pass 4 kHz' (0) is not above" in report.self_check.reason
+    assert (
+        "deaf: 'codec reconstruction' (0) is not above 'reference halves' (0); deaf: 'low-pass 4 kHz' (0) is not above"
+        in report.self_check.reason
+    )
     folder = write(report, tmp_path / "out", page=False)
     text = (folder / "tables.md").read_text()
     assert "**Invalid: the self-check failed.**" in text and "WRONG ORDER" in text
@@ -88,15 +95,17 @@ def test_captions_that_fit_no_better_than_others_are_found_out(sets):
 
 
 def test_without_a_reference_nothing_is_checked_and_it_says_so(sets):
-    report = score.score(sets / "gen", settings=settings())
+    report = score.score(sets / "gen", settings=settings(cache=str(sets / "cache")))
     assert report.valid and report.self_check.reason.startswith("not run: it needs reference clips")
-    report = score.score(sets / "gen", sets / "ref", settings=settings(self_check=False))
+    report = score.score(sets / "gen", sets / "ref", settings=settings(cache=str(sets / "cache"), self_check=False))
     assert report.self_check.reason == "not run: it was left out on request"
 
 
 def test_the_verdict_names_what_is_wrong():
     good = CheckGroup(judge="a", rows=(CheckRow(name="x", value=1.0), CheckRow(name="y", value=2.0, above="x")))
-    bad = CheckGroup(judge="b", rows=(CheckRow(name="x", value=2.0), CheckRow(name="y", value=1.5, above="x", ok=False)))
+    bad = CheckGroup(
+        judge="b", rows=(CheckRow(name="x", value=2.0), CheckRow(name="y", value=1.5, above="x", ok=False))
+    )
     assert selfcheck.verdict([good]).ok and selfcheck.verdict([good]).reason is None
     found = selfcheck.verdict([good, bad])
     assert not found.ok and found.reason == "b: 'y' (1.5) is not above 'x' (2)"

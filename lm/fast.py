@@ -1,0 +1,247 @@
+"""Fast decoding of MusicGen on a CPU: the same weights and numbers, arranged for one step at a time.
+
+A step at batch 1 reads every weight once and does little with it, so its cost is the weights' size over the memory's
+bandwidth. :class:`FastMusicGen` takes the place of a :class:`descant.lm.musicgen.MusicGenLM` in sampling and differs in
+
+* the weights' precision, 32, 16 or 8 bits (:mod:`descant.lm.fast_linear`), and the cache's, likewise
+  (:mod:`descant.lm.fast_memory`);
+* cross-attention folded: the text is fixed for a piece, so W_q K^T and V W_o are multiplied once, and padding is left
+  out instead of masked. With H heads of size E it pays up to L = E tokens; longer texts are attended to as usual;
+* rows without text, guidance's among them, leave cross-attention out: attending to zeros gives zero. They share the
+  token embeddings of the guided rows;
+* few calls: every operation that torch is asked for costs microseconds, and a step has hundreds.
+
+In fp32 all of this is exact up to the order of sums. In int8 a row's numbers do not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .fast_linear import PRECISIONS, Product, each_row, on_cpu, product
+from .fast_memory import FORMS, Memory, best_form, memory
+from .musicgen import Conditions, MusicGenLM
+from .musicgen_decoder import Block
+
+if TYPE_CHECKING:
+    from .musicgen_sample import Progress
+    from .sample import SamplingSettings
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the layers read beside the tokens, made once for a piece by :meth:`FastMusicGen.ready`."""
+
+    cross: list[list[Product | None]]
+    """[layer][piece]: cross-attention of a piece's row [1, D]; None for pieces without text."""
+    prefix: Tensor | None
+    """[R, L, D] of melody models."""
+    rows: int
+    """R: B, or 2 B under guidance, the unconditional rows last."""
+
+    @property
+    def length(self) -> int:
+        """Positions before the first step."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
+
+
+class _Layer:
+    """One block's products."""
+
+    def __init__(self, block: Block, precision: str) -> None:
+        self.qkv = product(block.qkv.weight, precision)
+        self.out = product(block.out.weight, precision)
+        self.fc1 = product(block.fc1.weight, precision)
+        self.fc2 = product(block.fc2.weight, precision)
+        self.attention_norm = _norm(block.attention_norm)
+        self.mlp_norm = _norm(block.mlp_norm)
+        self.cross_norm = _norm(block.cross_norm) if block.cross else None
+        self.block = block
+        self._long: tuple[Product, Product] | None = None
+
+    def cross(self, states: Tensor, precision: str) -> Product:
+        """Cross-attention of one piece to its text's states [L, D] -> a function of its normalised row [1, D]."""
+        block, head = self.block, self.block.head
+        width = states.shape[1]
+        k, v = (part.view(-1, width // head, head).transpose(0, 1) for part in block.cross_kv(states).chunk(2, -1))
+        heads, scale = width // head, head**-0.5
+        if len(states) > head:
+            return self._unfolded(k, v, precision)
+        # scores of head h and token l are x . (W_q,h^T k_h,l): [H, L, E] x [H, E, D] -> [H L, D]
+        asked = torch.bmm(k * scale, block.cross_q.weight.view(heads, head, width)).flatten(0, 1)
+        # what token l of head h adds to the stream is W_o,h v_h,l: [H, L, E] x [H, E, D] -> [H L, D]
+        given = torch.bmm(v, block.cross_out.weight.view(width, heads, head).permute(1, 2, 0)).flatten(0, 1)
+        scores, mix = product(asked, precision), product(given.T.contiguous(), precision)
+
+        def folded(x: Tensor) -> Tensor:
+            return mix(scores(x).view(heads, -1).softmax(-1).view(1, -1))
+
+        return folded
+
+    def _unfolded(self, k: Tensor, v: Tensor, precision: str) -> Product:
+        if self._long is None:
+            self._long = product(self.block.cross_q.weight, precision), product(self.block.cross_out.weight, precision)
+        ask, give = self._long
+        heads, _, head = k.shape
+
+        def attended(x: Tensor) -> Tensor:
+            y = F.scaled_dot_product_attention(ask(x).view(1, heads, 1, head), k[None], v[None])
+            return give(y.view(1, -1))
+
+        return attended
+
+
+class FastMusicGen:
+    """A MusicGen arranged for decoding; stands in for ``model`` in :func:`descant.lm.musicgen_sample.generate`.
+
+    precision: of the weights, one of ``fp32``, ``bf16``, ``int8``; ``form``: of the attention cache, the same names, by
+    default what goes with the precision on this machine. Weights of fp32 are shared with ``model``; the others are
+    copies, and ``model`` is only kept for its text encoder, its projections and its embeddings.
+    """
+
+    def __init__(self, model: MusicGenLM, precision: str = "int8", form: str | None = None) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}: {', '.join(PRECISIONS)}")
+        if form is not None and form not in FORMS:
+            raise ValueError(f"unknown form of cache {form!r}: {', '.join(FORMS)}")
+        on_cpu(model.norm.weight)
+        if model.norm.weight.dtype != torch.float32:
+            raise ValueError(
+                f"the fast engines start from float32 weights, got {model.norm.weight.dtype}: model.float()"
+            )
+        self.model = model
+        self.config, self.pattern, self.special = model.config, model.pattern, model.special
+        self.norm = model.norm
+        self.precision = precision
+        self.form = best_form(precision) if form is None else form
+        with torch.no_grad():
+            self._layers = [_Layer(cast(Block, block), precision) for block in model.blocks]
+            self._heads = product(model.heads.weight, precision)
+        self._last = _norm(model.norm)
+        self._act: Callable[[Tensor], Tensor] = F.relu if self.config.activation == "relu" else F.gelu
+        books = torch.arange(self.config.books)
+        self._first = books * (self.config.cardinality + 1)
+
+    def condition(self, texts: Sequence[str | None], chroma: Tensor | None = None) -> Conditions:
+        """Sentences and a melody -> conditions, as :meth:`descant.lm.musicgen.MusicGenLM.condition`."""
+        return self.model.condition(texts, chroma)
+
+    @torch.no_grad()
+    def ready(self, cond: Conditions, guided: bool = False) -> Told:
+        """Fold conditions into the layers; ``guided`` adds the unconditional rows."""
+        rows = cond.rows * (2 if guided else 1)
+        if self.config.melody:
+            if cond.null is None:
+                raise ValueError("these conditions are of a text model")
+            return Told([], torch.cat([cond.states, cond.null]) if guided else cond.states, rows)
+        cross: list[list[Product | None]] = [[] for _ in self._layers]
+        for piece in range(cond.rows):
+            states = cond.states[piece] if cond.mask is None else cond.states[piece][cond.mask[piece]]
+            for layer, row in zip(self._layers, cross, strict=True):
+                # states of zero, as a missing text has, change nothing
+                row.append(layer.cross(states, self.precision) if bool(states.any()) else None)
+        return Told(cross, None, rows)
+
+    def cache(self, ready: Told, steps: int) -> Memory:
+        """An empty cache with room for the prefix and ``steps`` steps."""
+        config = self.config
+        shape = (config.layers, ready.rows, config.heads, config.width // config.heads)
+        return memory(self.form, shape, ready.length + steps)
+
+    @torch.no_grad()
+    def __call__(self, steps: Tensor, cond: Conditions | Told, cache: Memory | None = None) -> Tensor:
+        """Steps of the pattern, [B, K, S] of tokens or ``special`` -> logits [R, K, S, V] of each following step.
+
+        With a ``cache`` the steps follow those it has seen.
+        """
+        ready = cond if isinstance(cond, Told) else self.ready(cond)
+        books = self.config.books
+        if steps.dim() != 3 or steps.shape[1] != books or not len(steps) or ready.rows % len(steps):
+            raise ValueError(f"steps must be [{ready.rows}, {books}, S], got {list(steps.shape)}")
+        count = steps.shape[2]
+        cache = self.cache(ready, count) if cache is None else cache
+        skip = ready.length if not cache.seen else 0
+        if cache.rows != ready.rows or cache.seen + skip + count > cache.length:
+            raise ValueError(
+                f"a cache of {cache.rows} rows and {cache.length} positions cannot take {ready.rows} rows up to "
+                f"position {cache.seen + skip + count}"
+            )
+        x = F.embedding(steps.transpose(1, 2) + self._first, self.model.embed.weight).sum(2)
+        x = x.repeat(ready.rows // len(x), 1, 1)
+        if cache.seen == 0 and skip + count > 1:
+            x = self._read(x if ready.prefix is None else torch.cat([ready.prefix, x], 1), ready, cache)[:, skip:]
+        else:
+            x = torch.stack([self._step(x[:, at], ready, cache) for at in range(count)], 1)
+        logits = self._heads(F.layer_norm(x, *self._last).flatten(0, 1))
+        return logits.view(ready.rows, count, books, -1).transpose(1, 2)
+
+    def stream(
+        self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """Yield the codes [B, K] of one new frame after another; see :func:`descant.lm.musicgen_sample.stream`."""
+        from .musicgen_sample import stream
+
+        return stream(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed)
+
+    def generate(
+        self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
+        seed: int | Sequence[int] = 0, progress: Progress | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``frames`` new frames -> codes [B, K, F0 + frames]; see :func:`descant.lm.musicgen_sample.generate`."""
+        from .musicgen_sample import generate
+
+        return generate(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed, progress=progress)
+
+    def _step(self, x: Tensor, ready: Told, cache: Memory) -> Tensor:
+        """One position of every row, [R, D] -> [R, D]."""
+        x = x + self._positions(cache.seen, 1)
+        norm, act = F.layer_norm, self._act
+        for index, layer in enumerate(self._layers):
+            x += layer.out(cache.attend(index, layer.qkv(norm(x, *layer.attention_norm))))
+            if layer.cross_norm is not None:
+                for piece, cross in enumerate(ready.cross[index]):
+                    if cross is not None:
+                        row = x[piece : piece + 1]
+                        row += cross(norm(row, *layer.cross_norm))
+            x += layer.fc2(act(layer.fc1(norm(x, *layer.mlp_norm))))
+        cache.commit()
+        return x
+
+    def _read(self, x: Tensor, ready: Told, cache: Memory) -> Tensor:
+        """All first positions at once, [R, S, D] -> [R, S, D]; row by row where that keeps rows apart."""
+        rows, count, width = x.shape
+        shape = (rows, count, 3, self.config.heads, -1)
+        x = x + self._positions(0, count)
+        norm = F.layer_norm
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv(norm(x, *layer.attention_norm).flatten(0, 1)).view(shape)
+            q, k, v = qkv.transpose(1, 3).unbind(2)
+            cache.fill(index, k, v)
+            y = torch.cat([
+                F.scaled_dot_product_attention(q[r : r + 1], k[r : r + 1], v[r : r + 1], is_causal=count > 1)
+                for r in range(rows)
+            ])  # fmt: skip
+            x = x + layer.out(y.transpose(1, 2).flatten(2).flatten(0, 1)).view(rows, count, width)
+            if layer.cross_norm is not None:
+                for piece, cross in enumerate(ready.cross[index]):
+                    if cross is not None:
+                        x[piece] += each_row(cross, norm(x[piece], *layer.cross_norm))
+            y = self._act(layer.fc1(norm(x, *layer.mlp_norm).flatten(0, 1)))
+            x = x + layer.fc2(y).view(rows, count, width)
+        cache.commit(count)
+        return x
+
+    def _positions(self, start: int, count: int) -> Tensor:
+        return self.model._positions(start, count)
+
+
+def _norm(module: torch.nn.LayerNorm) -> tuple[Any, Tensor, Tensor, float]:
+    """What ``F.layer_norm`` takes after its input."""
+    return module.normalized_shape, module.weight.detach(), module.bias.detach(), module.eps

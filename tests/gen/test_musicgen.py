@@ -1,0 +1,226 @@
+"""The verbs with a MusicGen: music of the right length and channels, continued, in windows, by command."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from descant.codec import audio
+from descant.codec.audio import Audio
+from descant.gen import musicgen
+from descant.gen.cli import main
+from descant.gen.load import load
+from descant.gen.musicgen import MusicGenStudio, plan_of
+from descant.gen.request import Request, RequestError
+
+
+def _made() -> ModuleType:
+    """The helper of the other room's tests."""
+    path = Path(__file__).parent.parent / "lm" / "musicgen_made.py"
+    spec = importlib.util.spec_from_file_location("musicgen_made", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A text model, a stereo one, a melody one, as the transformers library writes them."""
+    made, place = _made(), tmp_path_factory.mktemp("musicgen")
+    kinds: dict[str, dict[str, Any]] = {"text": {}, "stereo": {"channels": 2}, "melody": {"melody": True}}
+    return {name: made.saved(made.build(**options), place / name) for name, options in kinds.items()}
+
+
+@pytest.fixture(scope="session")
+def studios(folders: dict[str, Path]) -> dict[str, MusicGenStudio]:
+    loaded = {name: load(folder, threads=1) for name, folder in folders.items()}
+    assert all(isinstance(studio, MusicGenStudio) for studio in loaded.values())
+    return loaded  # type: ignore[return-value]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """One command -> status, standard output, standard error."""
+
+    def command(*words: str) -> tuple[int, str, str]:
+        status = main(list(words))
+        found = capfd.readouterr()
+        return status, found.out, found.err
+
+    return command
+
+
+@pytest.mark.parametrize(("name", "channels"), [("text", 1), ("stereo", 2), ("melody", 1)])
+def test_music_is_as_long_as_asked_and_the_same_again(
+    studios: dict[str, MusicGenStudio], name: str, channels: int
+) -> None:
+    studio = studios[name]
+    music = studio.generate("a slow blues", duration=0.73, seed=5)
+    assert music.rate == 32000
+    assert music.wav.shape == (channels, round(0.73 * 32000))
+    assert music.codes.shape == (4 * channels, 37)
+    assert bool(music.wav.isfinite().all()) and 0 < float(music.wav.abs().max()) <= 0.951
+    assert torch.equal(studio.generate("a slow blues", duration=0.73, seed=5).wav, music.wav)
+    assert not torch.equal(studio.generate("a slow blues", duration=0.73, seed=6).codes, music.codes)
+    assert not torch.equal(studio.generate("bossa nova", duration=0.73, seed=5).codes, music.codes)
+
+
+def test_the_channels_of_stereo_are_decoded_one_by_one(studios: dict[str, MusicGenStudio]) -> None:
+    studio = studios["stereo"]
+    codes = studio.generate(duration=0.4, seed=1).codes
+    wav = musicgen.decode(studio, codes)
+    for channel in (0, 1):
+        alone = studio.codec.decode(codes[None, channel::2])[0, 0]
+        assert (wav[channel] - alone).abs().max() < 1e-5
+
+
+def test_typed_wishes_become_words_the_models_were_trained_on() -> None:
+    plan = plan_of(Request(text="warm and close.", genre="bossa nova", tempo=90.0, key="Gm", instruments="flute,organ"))
+    assert plan.text == "warm and close. key: G minor. bpm: 90. genre: bossa nova. instrument: flute, organ"
+    assert plan_of(Request(text="Just this.")).text == "Just this."
+    assert plan_of(Request(tempo=120.0)).text == "bpm: 120"
+    assert plan_of(Request()).text is None
+    with pytest.raises(RequestError, match="does not take chords"):
+        plan_of(Request(chords="C G"))
+
+
+def test_long_music_is_made_in_windows(studios: dict[str, MusicGenStudio], monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = studios["text"]
+    monkeypatch.setattr(musicgen, "WINDOW", 1.0)
+    monkeypatch.setattr(musicgen, "HEARD", 0.4)
+    asked: list[tuple[int, int]] = []
+    lm = studio.lm
+
+    def watch(frames: int, cond: Any, *, prompt: torch.Tensor, **rest: Any) -> torch.Tensor:
+        asked.append((prompt.shape[2], frames))
+        return type(lm).generate(lm, frames, cond, prompt=prompt, **rest)
+
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(lm, "generate", watch)
+    request = Request(text="a slow blues", duration=2.0, seed=3)
+    music = musicgen.generate(studio, request, lambda done, of: calls.append((done, of)))
+    assert asked == [(0, 50), (20, 30), (20, 20)]
+    assert music.codes.shape[1] == 100
+    assert calls == [(n, 100) for n in range(1, 101)]
+    assert any("windows of 1 s" in note for note in music.notes)
+    first = studio.generate("a slow blues", duration=0.9, seed=3)
+    # the fine codebooks of the last three frames are written beside empty cells, as the library has it
+    assert torch.equal(first.codes[:, :42], music.codes[:, :42])
+
+
+def test_a_melody_is_followed_where_the_model_can(studios: dict[str, MusicGenStudio]) -> None:
+    time = torch.arange(48000) / 48000
+    melody = Audio((440 * 2 * torch.pi * time).sin()[None] * 0.5, 48000)
+    studio = studios["melody"]
+    plain = studio.generate("a slow blues", duration=0.5, seed=1)
+    led = studio.generate("a slow blues", melody=melody, duration=0.5, seed=1)
+    assert not torch.equal(plain.codes, led.codes)
+    assert not torch.equal(musicgen._chroma(melody, 0.0)[0, 0], torch.eye(12)[0])
+    with pytest.raises(RequestError, match="takes no melody"):
+        studios["text"].generate("a", melody=melody)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("text", 1), ("text", 2), ("stereo", 1), ("stereo", 2)])
+def test_music_goes_on_from_what_is_given(
+    studios: dict[str, MusicGenStudio], name: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(channels)
+    given = Audio(torch.randn(channels, 22050, generator=draw) * 0.1, 22050)
+    more = studios[name].extend(given, seconds=0.5, text="a slow blues", seed=2)
+    assert more.rate == 22050
+    assert more.wav.shape == (channels, 22050 + round(0.5 * 22050))
+    kept = 22050 - round(0.02 * 22050) - 1
+    assert torch.equal(more.wav[:, :kept], given.wav[:, :kept])
+    assert bool(more.wav.isfinite().all())
+    monkeypatch.setattr(musicgen, "HEARD", 0.4)
+    assert studios[name].extend(given, seconds=0.5, seed=2).codes.shape[1] == 20 + 26
+
+
+def test_silence_is_not_continued(studios: dict[str, MusicGenStudio]) -> None:
+    with pytest.raises(ValueError, match="silence"):
+        studios["text"].extend(Audio(torch.zeros(1, 32000), 32000), seconds=0.5)
+
+
+def test_commands_take_a_folder(
+    folders: dict[str, Path], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    out = tmp_path / "out.wav"
+    words = ["generate", "a slow blues", "--model", str(folders["stereo"]), "-d", "0.5", "--seed", "4"]
+    status, said, err = run(*words, "-o", str(out), "--json", "--quiet", "--tempo", "90")
+    assert status == 0, err
+    report = json.loads(said)["results"][0]
+    assert report["channels"] == 2 and report["rate"] == 32000 and report["asked"]["tempo"] == 90
+    assert audio.info(out).samples == 16000
+    longer = tmp_path / "longer.wav"
+    status, _, err = run("extend", str(out), "--model", str(folders["stereo"]), "-s", "0.5", "-o", str(longer))
+    assert status == 0, err
+    assert audio.info(longer).samples == 32000
+    status, _, err = run(*words, "-o", str(out), "--chords", "C G")
+    assert status == 2 and "does not take chords" in err and err.count("\n") == 1
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_one_line(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for words in (["generate", "a", "--model"], ["selfcheck"]):
+        status, _, err = run(*words, "facebook/musicgen-small")
+        assert status == 1 and err.count("\n") == 1
+        assert "cannot fetch facebook/musicgen-small" in err and "name that folder" in err
+
+
+def test_a_codec_of_another_model_is_refused(studios: dict[str, MusicGenStudio]) -> None:
+    from dataclasses import replace
+
+    from descant.codec.model import Codec, nano
+
+    with pytest.raises(ValueError, match="do not belong together"):
+        MusicGenStudio(Codec(replace(nano(), cardinality=32)), studios["text"].lm, "mixed")
+
+
+@pytest.mark.parametrize("name", ["text", "stereo", "melody"])
+def test_selfcheck_proves_and_finds_out(
+    folders: dict[str, Path], name: str, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, said, err = run("selfcheck", str(folders[name]), "--steps", "12", "--json", "--quiet")
+    assert status == 0, err
+    report = json.loads(said)
+    assert report["ok"] and len(report["checks"]) == 6 and all(row["ok"] for row in report["checks"])
+    if name != "text":
+        return
+    from descant.lm import musicgen_decoder
+
+    right = musicgen_decoder.positions
+    monkeypatch.setattr(musicgen_decoder, "positions", lambda *sizes: right(*sizes).roll(1, 0))
+    monkeypatch.setattr("descant.lm.musicgen.positions", musicgen_decoder.positions)
+    status, said, err = run("selfcheck", str(folders[name]), "--steps", "12")
+    assert status == 1
+    assert "logits, 32 steps" in said and "DIFFERS" in said and "comparisons differ" in err
+    assert run("selfcheck", str(folders[name]), "--steps", "3")[0] == 2
+
+
+def test_selfcheck_needs_the_library(
+    folders: dict[str, Path], run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    status, _, err = run("selfcheck", str(folders["text"]), "--quiet")
+    assert status == 1 and "transformers" in err and err.count("\n") == 1
+
+
+def test_convert_by_command(folders: dict[str, Path], tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    status, _, err = run("convert", "nowhere.bin", "--text-encoder", ".", "--codec", ".", "-o", str(tmp_path / "out"))
+    assert status == 1 and "there is no nowhere.bin" in err
+    torch.save({"best_state": {}, "xp.cfg": ""}, tmp_path / "state_dict.bin")
+    words = ["convert", str(tmp_path / "state_dict.bin"), "--text-encoder", str(tmp_path)]
+    status, _, err = run(*words, "--codec", str(folders["text"]), "-o", str(tmp_path / "out"))
+    assert status == 1 and "no matrix emb.0.weight" in err and err.count("\n") == 1
