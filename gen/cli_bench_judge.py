@@ -52,7 +52,9 @@ def run_judge(args: argparse.Namespace) -> None:
         sets[name if sign else Path(word).name] = place if sign else word
     report = bench_judge.run(load(args.judge), sets, args.clips)
     if args.out is not None:
-        words = ["descant", "bench", "judge", "--data", *sets, *(["--clips", str(args.clips)] if args.clips else [])]
+        # folders are the reader's own; their names say what they hold
+        words = ["descant bench judge --data", *(f'"{name}=DIR"' for name in sets)]
+        words += [f"--clips {args.clips}"] if args.clips else []
         page = bench_judge.write(args.out, report, " ".join(words))
         if not args.quiet:
             print(f"the report is {page}", file=sys.stderr)

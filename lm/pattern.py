@@ -1,8 +1,10 @@
-"""The order in which a language model sees K parallel codebooks: delayed or parallel, and the exact way back.
+"""The order in which a language model sees K parallel codebooks, and the exact way back.
 
-The delay pattern of MusicGen (Copet et al., 2023, arXiv:2306.05284): step 0 holds special tokens only, codebook k of
-frame t sits at step 1 + t + delay[k], and cells without a token hold the special token. With delays 0, 1, ... K-1
-one step writes K tokens, yet every codebook sees the coarser ones of its own frame.
+A :class:`Pattern` delays: MusicGen's (Copet et al., 2023, arXiv:2306.05284): step 0 holds special tokens only, codebook
+k of frame t sits at step 1 + t + delay[k], and cells without a token hold the special token. With delays 0, 1, ... K-1
+one step writes K tokens, yet every codebook sees the coarser ones of its own frame. The same paper's section 2.2 names
+two others: :class:`Flat` gives each token a step of its own, :class:`CoarseFirst` writes the first codebook of the
+whole piece before the finer ones (as Borsos et al., 2023, AudioLM, does in stages).
 """
 
 from __future__ import annotations
@@ -13,9 +15,57 @@ import torch
 from torch import Tensor
 
 
+class Order:
+    """An order of codebooks: which step holds which token. Step 0 is empty in all of them."""
+
+    @property
+    def books(self) -> int:
+        """K."""
+        raise NotImplementedError
+
+    def steps(self, frames: int) -> int:
+        """S for F frames, the empty first step included."""
+        raise NotImplementedError
+
+    def places(self, frames: int) -> Tensor:
+        """The step of each token, [K, F]; no two tokens of a codebook share one."""
+        raise NotImplementedError
+
+    def frames(self, steps: int) -> int:
+        """F of a sequence of S steps; below 0 where S is too short."""
+        raise NotImplementedError
+
+    def apply(self, codes: Tensor, special: int) -> Tensor:
+        """Codes [B, K, F] -> sequence [B, K, S]; empty cells hold ``special``."""
+        self._check(codes)
+        batch, books, frames = codes.shape
+        sequence = codes.new_full((batch, books, self.steps(frames)), special)
+        return sequence.scatter_(2, self.places(frames).to(codes.device).expand(batch, -1, -1), codes)
+
+    def revert(self, sequence: Tensor) -> Tensor:
+        """Sequence [B, K, S] -> codes [B, K, F], the exact inverse of :meth:`apply`."""
+        self._check(sequence)
+        count = sequence.shape[2]
+        frames = self.frames(count)
+        if frames < 0:
+            raise ValueError(f"a sequence of {count} steps is shorter than this pattern's {self.steps(0)}")
+        if self.steps(frames) != count:
+            raise ValueError(f"a sequence of {count} steps is no whole number of frames in this pattern")
+        return sequence.gather(2, self.places(frames).to(sequence.device).expand(len(sequence), -1, -1))
+
+    def mask(self, frames: int) -> Tensor:
+        """Which cells hold tokens: bool [K, S]."""
+        empty = torch.zeros(self.books, self.steps(frames), dtype=torch.bool)
+        return empty.scatter_(1, self.places(frames), True)
+
+    def _check(self, value: Tensor) -> None:
+        if value.dim() != 3 or value.shape[1] != self.books:
+            raise ValueError(f"expected [B, {self.books}, frames], got {list(value.shape)}")
+
+
 @dataclass(frozen=True)
-class Pattern:
-    """An order of codebooks; ``delays[k]`` is how many steps codebook k waits."""
+class Pattern(Order):
+    """An order in which ``delays[k]`` is how many steps codebook k waits."""
 
     delays: tuple[int, ...]
 
@@ -47,32 +97,73 @@ class Pattern:
         """S for F frames: the empty first step, the frames and the tail."""
         return 1 + frames + self.tail
 
-    def apply(self, codes: Tensor, special: int) -> Tensor:
-        """Codes [B, K, F] -> sequence [B, K, S]; empty cells hold ``special``."""
-        self._check(codes)
-        batch, books, frames = codes.shape
-        sequence = codes.new_full((batch, books, self.steps(frames)), special)
-        for book, delay in enumerate(self.delays):
-            sequence[:, book, 1 + delay : 1 + delay + frames] = codes[:, book]
-        return sequence
+    def frames(self, steps: int) -> int:
+        """F of a sequence of S steps."""
+        return steps - 1 - self.tail
 
-    def revert(self, sequence: Tensor) -> Tensor:
-        """Sequence [B, K, S] -> codes [B, K, F = S - 1 - tail], the exact inverse of :meth:`apply`."""
-        self._check(sequence)
-        frames = sequence.shape[2] - 1 - self.tail
-        if frames < 0:
-            raise ValueError(f"a sequence of {sequence.shape[2]} steps is shorter than this pattern's {1 + self.tail}")
-        rows = [sequence[:, book, 1 + delay : 1 + delay + frames] for book, delay in enumerate(self.delays)]
-        return torch.stack(rows, dim=1)
+    def places(self, frames: int) -> Tensor:
+        """The step of each token, [K, F]: 1 + t + delay[k]."""
+        return 1 + torch.arange(frames) + torch.tensor(self.delays)[:, None]
 
-    def mask(self, frames: int) -> Tensor:
-        """Which cells hold tokens: bool [K, S]."""
-        where = torch.arange(self.steps(frames)) - 1 - torch.tensor(self.delays)[:, None]
-        return (where >= 0) & (where < frames)
 
-    def _check(self, value: Tensor) -> None:
-        if value.dim() != 3 or value.shape[1] != self.books:
-            raise ValueError(f"expected [B, {self.books}, frames], got {list(value.shape)}")
+@dataclass(frozen=True)
+class Flat(Order):
+    """One token a step, frame by frame and coarse to fine: K times as many steps, every token sees all before it."""
+
+    count: int
+    """K."""
+
+    def __post_init__(self) -> None:
+        _positive(self.count)
+
+    @property
+    def books(self) -> int:
+        """K."""
+        return self.count
+
+    def steps(self, frames: int) -> int:
+        """S for F frames."""
+        return 1 + frames * self.count
+
+    def frames(self, steps: int) -> int:
+        """F of a sequence of S steps."""
+        return (steps - 1) // self.count
+
+    def places(self, frames: int) -> Tensor:
+        """The step of each token, [K, F]: 1 + t K + k."""
+        return 1 + torch.arange(frames) * self.count + torch.arange(self.count)[:, None]
+
+
+@dataclass(frozen=True)
+class CoarseFirst(Order):
+    """The first codebook of all frames, then the others side by side: the coarse plan is known to its end.
+
+    It needs the number of frames from the start, so it cannot be played while it is written.
+    """
+
+    count: int
+    """K."""
+
+    def __post_init__(self) -> None:
+        _positive(self.count)
+
+    @property
+    def books(self) -> int:
+        """K."""
+        return self.count
+
+    def steps(self, frames: int) -> int:
+        """S for F frames."""
+        return 1 + frames * min(self.count, 2)
+
+    def frames(self, steps: int) -> int:
+        """F of a sequence of S steps."""
+        return (steps - 1) // min(self.count, 2)
+
+    def places(self, frames: int) -> Tensor:
+        """The step of each token, [K, F]: 1 + t for the first codebook, 1 + F + t for the others."""
+        later = (torch.arange(self.count) > 0).long() * frames
+        return 1 + torch.arange(frames) + later[:, None]
 
 
 def delay(codes: Tensor, special: int) -> Tensor:
@@ -83,3 +174,8 @@ def delay(codes: Tensor, special: int) -> Tensor:
 def undelay(sequence: Tensor) -> Tensor:
     """Delayed sequence [B, K, S] -> codes [B, K, F = S - K]."""
     return Pattern.delayed(sequence.shape[1]).revert(sequence)
+
+
+def _positive(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{count} codebooks: there is at least one")

@@ -29,6 +29,7 @@ _PREFIX = "text_encoder."
 _TIED = ("shared.weight", "encoder.embed_tokens.weight")
 _MOST = {"d_model": 1 << 15, "d_kv": 1 << 12, "d_ff": 1 << 17, "num_layers": 256, "num_heads": 1024,
          "vocab_size": 1 << 20, "relative_attention_num_buckets": 1 << 12}  # fmt: skip
+_READ = {*_MOST, "relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj"}
 _DEFAULTS = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "vocab_size": 32128,
              "relative_attention_num_buckets": 32}  # fmt: skip
 
@@ -130,7 +131,8 @@ class TextEncoder:
         return torch.as_tensor(states).float().clone()
 
     def _load(self) -> Any:
-        row = {name: value for name, value in self.row.items() if name not in ("dtype", "torch_dtype")}
+        # published files carry a hundred settings of generation that the encoder has no use for
+        row = {name: value for name, value in self.row.items() if name in _READ}
         with quietly() as transformers, torch.device("meta"):
             model = transformers.T5EncoderModel(transformers.T5Config(**row))
         tensors = {name: self.weights.weight(stored) for name, stored in self._stored_names().items()}

@@ -39,7 +39,7 @@ OUTSIDE = {
 #: room -> further packages it may import inside functions
 INSIDE = {
     "codec": {"huggingface_hub", "scipy"},
-    "lm": {"huggingface_hub", "sentencepiece", "transformers"},
+    "lm": {"huggingface_hub", "numba", "sentencepiece", "transformers"},
     "eval": {"av", "huggingface_hub", "laion_clap", "librosa", "onnxruntime", "scipy", "soundfile", "tqdm",
              "transformers", "visqol"},
     "gen": {"sentencepiece", "tqdm"},

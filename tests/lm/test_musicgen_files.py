@@ -79,6 +79,9 @@ def test_shards_halves_and_old_names_give_the_same_model(theirs: Any, folder: Pa
         tensors["text_encoder.encoder.embed_tokens.weight"] = tensors["text_encoder.shared.weight"].clone()
 
     rewrite(old, age)
+    odd = {"task_specific_params": {"summarization": {"num_beams": 4}}, "bad_words_ids": None, "exponential_decay": 1}
+    redescribe(old, **{f"text_encoder__{name}": value for name, value in odd.items()})
+    redescribe(old, decoder__layerdrop=0.1, decoder__length_penalty=1.0)
     assert torch.equal(logits(musicgen_files.load(old)), logits(whole))
     rewrite(old, lambda tensors: tensors.pop("text_encoder.shared.weight"))
     assert torch.equal(logits(musicgen_files.load(old)), logits(whole))

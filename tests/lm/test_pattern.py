@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from descant.lm.pattern import Pattern, delay, undelay
+from descant.lm.pattern import CoarseFirst, Flat, Order, Pattern, delay, undelay
 
 PATTERNS = [
     Pattern.delayed(4),
@@ -63,3 +63,37 @@ def test_bad_patterns_and_short_sequences_are_refused() -> None:
         Pattern((0, -1))
     with pytest.raises(ValueError, match="shorter"):
         undelay(torch.zeros(1, 4, 3, dtype=torch.long))
+
+
+ORDERS: list[Order] = [*PATTERNS, Flat(1), Flat(4), CoarseFirst(1), CoarseFirst(4)]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize("frames", [0, 1, 5])
+def test_every_order_goes_back_exactly_and_keeps_each_token_once(order: Order, frames: int) -> None:
+    codes = torch.randint(0, 50, (2, order.books, frames), generator=torch.Generator().manual_seed(frames))
+    sequence = order.apply(codes, 50)
+    assert sequence.shape == (2, order.books, order.steps(frames))
+    assert torch.equal(order.revert(sequence), codes)
+    mask = order.mask(frames)
+    assert torch.equal(mask.expand(2, -1, -1), sequence != 50)
+    assert mask.sum(1).tolist() == [frames] * order.books and not mask[:, 0].any()
+    # the coarser codebook of a frame is never later than the finer one
+    places = order.places(frames)
+    assert bool((places[1:] >= places[:1]).all())
+
+
+def test_flat_and_coarse_first_by_hand() -> None:
+    codes = torch.tensor([[[1, 2], [3, 4], [5, 6]]])
+    assert Flat(3).apply(codes, 0).tolist() == [[[0, 1, 0, 0, 2, 0, 0], [0, 0, 3, 0, 0, 4, 0], [0, 0, 0, 5, 0, 0, 6]]]
+    assert CoarseFirst(3).apply(codes, 0).tolist() == [[[0, 1, 2, 0, 0], [0, 0, 0, 3, 4], [0, 0, 0, 5, 6]]]
+
+
+def test_sequences_of_no_whole_number_of_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        Flat(3).revert(torch.zeros(1, 3, 6, dtype=torch.long))
+    with pytest.raises(ValueError, match="whole number"):
+        CoarseFirst(3).revert(torch.zeros(1, 3, 4, dtype=torch.long))
+    for bad in (Flat, CoarseFirst):
+        with pytest.raises(ValueError, match="at least one"):
+            bad(0)
