@@ -100,9 +100,10 @@ def bss_eval(reference: Tensor, estimate: Tensor, rate: int, settings: BssSettin
     if not alive:
         return BssScores(sdr=scores[0], isr=scores[1], sir=scores[2], sar=scores[3])
     bank = _filters(target[alive], heard, alive, chosen.taps)
+    spectra = torch.fft.rfft(bank, _size(chosen.taps), dim=0)
     for index, (start, stop) in enumerate(places):
         if not bool(quiet[:, index].all()):
-            scores[:, :, index] = _criteria(target[:, :, start:stop], heard[:, :, start:stop], alive, bank)
+            scores[:, :, index] = _criteria(target[:, :, start:stop], heard[:, :, start:stop], alive, spectra, chosen.taps)
     scores[:, quiet] = math.nan
     scores[0] = _db(energies[0], energies[2]).masked_fill(quiet, math.nan)
     return BssScores(sdr=scores[0], isr=scores[1], sir=scores[2], sar=scores[3])
@@ -266,13 +267,16 @@ def _filters(basis: Tensor, heard: Tensor, alive: list[int], taps: int) -> Tenso
     return bank
 
 
-def _criteria(target: Tensor, heard: Tensor, alive: list[int], bank: Tensor) -> Tensor:
+def _size(taps: int) -> int:
+    """Length of the transforms that apply filters of so many taps."""
+    return max(1 << 14, 1 << (4 * taps - 1).bit_length())
+
+
+def _criteria(target: Tensor, heard: Tensor, alive: list[int], spectra: Tensor, taps: int) -> Tensor:
     """SDR, ISR, SIR and SAR of one window of [N, C, T], [4, N]: projections by overlap-save, energies as they come."""
     sources, channels, length = heard.shape
-    taps = bank.shape[0]
-    size = max(1 << 14, 1 << (4 * taps - 1).bit_length())
+    size = _size(taps)
     step = size - taps + 1
-    spectra = torch.fft.rfft(bank, size, dim=0)
     blocks = -(-(length + taps - 1) // step)
     energy = torch.zeros(7, sources, dtype=torch.float64)
     for first in range(0, blocks, _BLOCKS):

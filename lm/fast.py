@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .fast_linear import PRECISIONS, Product, each_row, on_cpu, product
+from .fast_linear import PRECISIONS, Product, each_row, on_cpu, product, stored
 from .fast_memory import FORMS, Memory, best_form, memory
+from .fast_threads import Watch, threads
 from .musicgen import Conditions, MusicGenLM
 from .musicgen_decoder import Block
 
@@ -123,6 +124,12 @@ class FastMusicGen:
         with torch.no_grad():
             self._layers = [_Layer(cast(Block, block), precision) for block in model.blocks]
             self._heads = product(model.heads.weight, precision)
+            read = model.heads.weight.numel() + sum(
+                layer.weight.numel() for b in model.blocks for layer in (b.qkv, b.out, b.fc1, b.fc2)
+            )
+        self.step_bytes = read * stored(precision)
+        """Weights that one step reads, those of cross-attention not counted."""
+        self._watch = Watch(self.step_bytes)
         self._last = _norm(model.norm)
         self._act: Callable[[Tensor], Tensor] = F.relu if self.config.activation == "relu" else F.gelu
         books = torch.arange(self.config.books)
@@ -172,6 +179,11 @@ class FastMusicGen:
                 f"a cache of {cache.rows} rows and {cache.length} positions cannot take {ready.rows} rows up to "
                 f"position {cache.seen + skip + count}"
             )
+        with threads(self._watch.threads(ready.rows * (skip + count) if skip + count > 1 and not cache.seen else 1)):
+            return self._decode(steps, ready, cache, skip)
+
+    def _decode(self, steps: Tensor, ready: Told, cache: Memory, skip: int) -> Tensor:
+        books, count = self.config.books, steps.shape[2]
         x = F.embedding(steps.transpose(1, 2) + self._first, self.model.embed.weight).sum(2)
         x = x.repeat(ready.rows // len(x), 1, 1)
         if cache.seen == 0 and skip + count > 1:

@@ -33,6 +33,11 @@ def product(weight: Tensor, precision: str) -> Product:
     raise ValueError(f"unknown precision {precision!r}: {', '.join(PRECISIONS)}")
 
 
+def stored(precision: str) -> int:
+    """Bytes of one weight."""
+    return {"fp32": 4, "bf16": 2, "int8": 1}[precision]
+
+
 def on_cpu(weight: Tensor) -> None:
     """Refuse weights that the engines cannot read."""
     if weight.device.type != "cpu":

@@ -18,12 +18,12 @@ from .attention import PEAK
 from .cache import Cache
 from .condition import ConditionBatch
 from .conditioner import Conditioned
-from .fast_linear import on_cpu, product
+from .fast_linear import PRECISIONS, on_cpu, product, stored
+from .fast_threads import Watch, threads
 from .model import TokenLM
 from .transformer import Block
 
 _EPS = 1e-6
-_PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class _Layer:
@@ -43,8 +43,8 @@ class FastTokenLM:
     """
 
     def __init__(self, model: TokenLM, precision: str = "int8") -> None:
-        if precision not in _PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}: {', '.join(_PRECISIONS)}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}: {', '.join(PRECISIONS)}")
         weight = model.embed.weight
         on_cpu(weight)
         if weight.dtype != torch.float32:
@@ -55,6 +55,12 @@ class FastTokenLM:
         with torch.no_grad():
             self._layers = [_Layer(cast(Block, block), precision) for block in model.stack.blocks]
             self._heads = product(model.heads.weight, precision)
+        read = model.heads.weight.numel() + sum(
+            layer.weight.numel() for b in model.stack.blocks for layer in (b.qkv, b.out, b.up, b.down)
+        )
+        self.step_bytes = read * stored(precision)
+        """Weights that one step reads."""
+        self._watch = Watch(self.step_bytes)
         self._norm = model.stack.norm.weight.detach()
         self._embed = weight.detach()
         self._first = torch.arange(self.config.books)[:, None] * (self.config.cardinality + 1)
@@ -83,6 +89,12 @@ class FastTokenLM:
                 f"conditions of {rows} rows and {added.shape[1]} steps, a cache of {cache.rows} rows: {seen + count} "
                 "steps are needed; collate more frames"
             )
+        with threads(self._watch.threads(rows * count if count > 1 else 1)):
+            return self._next(codes, cond, cache)
+
+    def _next(self, codes: Tensor, cond: Conditioned, cache: Cache) -> Tensor:
+        prefix, added = cond
+        rows, seen, count = len(prefix), cache.steps, codes.shape[2]
         each = F.embedding(codes + self._first, self._embed).unbind(1)
         x = each[0]
         for book in each[1:]:

@@ -99,11 +99,12 @@ def tokenise(
 def fingerprint(codec: Codec) -> str:
     """Hash of everything that decides a codec's tokens: configuration, encoder, books. 16 hex digits.
 
-    Of codecs of other families the whole counts.
+    Settings of playback do not count. Of codecs of other families the whole counts.
     """
     if not isinstance(codec, OwnCodec):
         return codec.fingerprint.hex()[:16]
-    digest = hashlib.sha256(json.dumps(codec.config.to_dict(), sort_keys=True).encode())
+    config = {name: value for name, value in codec.config.to_dict().items() if name not in codec.playback}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, value in sorted(codec.state_dict().items()):
         if name.startswith(("encoder.", "quantiser.")) and not name.endswith((".count", ".total")):
             digest.update(name.encode())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from descant.lm.fast_threads import threads
 from descant.lm.model import LMConfig, TokenLM
 from descant.lm.text import train_tokenizer
 
@@ -14,6 +17,13 @@ CAPTIONS = [
     for style in ("rock", "jazz", "waltz")
     for lead in ("piano", "guitar", "drums", "flute")
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sizes are tiny here: on a busy machine a second thread makes seconds into minutes."""
+    with threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

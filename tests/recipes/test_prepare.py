@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,9 @@ def test_tokens_of_two_codecs_do_not_mix(pieces: Path, codec: Codec, tmp_path: P
 
 def test_the_fingerprint_is_of_what_decides_tokens(codec: Codec) -> None:
     before = prepare.fingerprint(codec)
+    louder = Codec(replace(codec.config, lift=(1.0,) * codec.books))
+    louder.load_state_dict(codec.state_dict())
+    assert prepare.fingerprint(louder) == before
     with torch.no_grad():
         codec.decoder.leave.bias[0] += 1
     assert prepare.fingerprint(codec) == before

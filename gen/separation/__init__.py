@@ -1,0 +1,1 @@
+"""Taking recordings apart into stems."""

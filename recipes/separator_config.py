@@ -1,0 +1,61 @@
+"""Settings of a separator's training, and the recipes by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..gen.separation.bandsplit import BandSplitConfig
+from .loop import LoopConfig
+from .stems_data import Mixing
+
+NAMES: tuple[str, ...] = ("embedded", "embedded-causal", "nano")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparatorRecipe(LoopConfig):
+    """A run: the loop's settings, the network, the data and what counts."""
+
+    network: BandSplitConfig = field(default_factory=BandSplitConfig)
+    mixing: Mixing = field(default_factory=Mixing)
+    crop: float = 3.0
+    """Seconds of an item."""
+    level_weight: float = 1.0
+    """Of the logarithm of the error's energy, stem by stem: what utterance SDR measures."""
+    waveform_weight: float = 0.5
+    """Of the L1 of samples."""
+    spectral_weight: float = 0.5
+    """Of the multi-resolution distance of spectra; the windows take turns."""
+    matrix_scale: float = 1.0
+    """Learning rate of the matrices inside the network over that of the rest."""
+    dev_items: int = 28
+    """Songs that are separated when the run validates itself."""
+    init: str = ""
+    """Folder of an exported separator to start from."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = (self.level_weight, self.waveform_weight, self.spectral_weight)
+        if min(weights) < 0 or not sum(weights):
+            raise ValueError(f"the weights of the losses must not be negative, nor all be zero: {weights}")
+        if self.crop * self.network.rate < 4096 or self.dev_items < 1:
+            raise ValueError(f"crop {self.crop} s must hold 4096 samples and dev_items {self.dev_items} be 1 or more")
+
+
+def recipe(name: str) -> SeparatorRecipe:
+    """The recipe of that name. Raises ValueError when there is none."""
+    if name == "embedded":
+        return SeparatorRecipe(steps=4200, batch=4, lr=2e-3, final_lr=2e-5, warmup=60, ema=0.995, weight_decay=0.01,
+                               validate_every=300, save_seconds=180.0)  # fmt: skip
+    if name == "embedded-causal":
+        from dataclasses import replace
+
+        return replace(recipe("embedded"), network=BandSplitConfig(causal=True))
+    if name == "nano":
+        tiny = BandSplitConfig(
+            rate=8000, window=512, hop=128, bands=8, width=8, hidden=16, mixed=16, reach=(1, 2), mixed_reach=(2,)
+        )
+        return SeparatorRecipe(
+            network=tiny, steps=20, batch=2, crop=0.6, lr=3e-3, warmup=5, validate_every=10, ema=0.9, dev_items=2,
+            bf16=False,
+        )  # fmt: skip
+    raise ValueError(f"unknown separator recipe {name!r}: one of {', '.join(NAMES)}")
