@@ -214,11 +214,11 @@ def memory(config: EvalBenchConfig) -> list[dict[str, Any]]:
     rows = []
     for name, (make, work) in jobs.items():
         code = (
-            "import resource, time, torch\n"
+            "import time, torch\n"
             f"from {__package__.rpartition('.')[0]}.eval.kernel import kernel_distance\n"
             f"from {__package__.rpartition('.')[0]}.eval.gaussian import Statistics\n"
             f"from {__package__.rpartition('.')[0]}.eval.vectors import of\n"
-            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+            f"from {__package__}.bench_eval import peak_mb as peak\n"
             f"torch.set_num_threads({torch.get_num_threads()})\n"
             "before = peak()\n"
             f"{make}\ninputs = peak()\nstart = time.process_time()\n{work}\n"
@@ -229,6 +229,18 @@ def memory(config: EvalBenchConfig) -> list[dict[str, Any]]:
         inputs, extra, cpu = json.loads(done.stdout)
         rows.append({"job": name, "inputs_mb": inputs, "extra_mb": extra, "cpu_s": cpu})
     return rows
+
+
+def peak_mb() -> float:
+    """The most memory this process has had resident, MB; never that of the process it was started from."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        import resource
+
+        scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:

@@ -46,6 +46,19 @@ def test_workers_change_nothing():
     assert run(few, ("simulation",))["sections"] == run(replace(few, workers=2), ("simulation",))["sections"]
 
 
+def test_memory_is_that_of_the_work_and_not_of_the_process_that_asked():
+    import subprocess
+    import sys
+
+    code = (
+        "import torch\nfrom descant.recipes.bench_eval import peak_mb\n"
+        "before = peak_mb(); x = torch.ones(8 << 20); print(peak_mb() - before)"
+    )
+    ballast = bytearray(b"x") * (600 << 20)  # what a child is charged for at first, in another way of counting
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(ballast) and 31 < float(done.stdout) < 45
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="16 clips"):
         EvalBenchConfig(clips=(8,))
