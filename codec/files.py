@@ -85,9 +85,9 @@ def decode_file(
     """Decode a ``.dsc`` file into an audio file, exactly as many samples as were encoded.
 
     source: codes int64 [K, F]; target: wav [C, T], its format said by the suffix of its name, WAV into a pipe. rate:
-    the file's rate (None: the codec's; Opus and MP3 take the next one they know); at the rate of what was encoded the
-    file is exactly as long as that was. Damaged chunks are concealed and reported. Raises BitstreamError for a file
-    that is none of ours or was made by another codec.
+    the file's rate (None: the codec's; Opus and MP3 take the next one they know). The file is exactly as long as what
+    was encoded: n samples at r Hz become round(n * rate / r). Damaged chunks are concealed and reported. Raises
+    BitstreamError for a file that is none of ours or was made by another codec.
     """
     if rate is not None and not 1000 <= rate <= 1_000_000:
         raise ValueError(f"a rate of {rate} Hz is out of range; use 1000 to 1000000, for instance 44100")
@@ -100,8 +100,8 @@ def decode_file(
         sink = stack.enter_context(sound(path, codec.rate, codec.channels, rate, reader.samples))
         for wav in decoded_blocks(reader, codec, progress):
             # from a pipe this is known when the last block is there
-            if reader.source is not None and reader.source[0] == sink.rate:
-                sink.total = reader.source[1]
+            if reader.source is not None:
+                sink.total = round(reader.source[1] * sink.rate / reader.source[0])
             sink.add(wav)
         if sink.empty:
             raise BitstreamError("holds no sound (0 frames); encode it again")

@@ -2,7 +2,8 @@
 
 Distances between sets of clips: ``frechet_distance``, ``kernel_distance``, ``neighbours``; between paired clips:
 ``kl``; between clips and captions: ``clap_score``. Their inputs come from ``embed_files`` under a ``Recipe``, their
-output is a ``Result``. Always ``descant.eval``: the bare name would hide Python's own ``eval``.
+output is a ``Result``. ``score`` does all of it to a folder of clips and gives a ``Report``. Always ``descant.eval``:
+the bare name would hide Python's own ``eval``.
 
 ``rhythm`` and ``tonality`` measure tempo and key, ``tagger`` names genre and instruments, ``reconstruction`` compares
 a codec's output with its input, ``seam`` looks at joins, ``statistics`` says how sure a figure is.
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .logmel import LogMel
     from .metric import Metric, Result, load_state, save_state, synchronise
     from .recipe import Recipe, RecipeMismatch, Table, named, tables
+    from .report.results import Report
+    from .report.score import ScoreSettings, score
     from .separation import bss_eval
     from .vectors import Vectors
 
@@ -40,7 +43,9 @@ _DOORS = {
     "Metric": "metric",
     "Recipe": "recipe",
     "RecipeMismatch": "recipe",
+    "Report": "report.results",
     "Result": "metric",
+    "ScoreSettings": "report.score",
     "Statistics": "gaussian",
     "Table": "recipe",
     "Vectors": "vectors",
@@ -58,6 +63,7 @@ _DOORS = {
     "named": "recipe",
     "neighbours": "coverage",
     "save_state": "metric",
+    "score": "report.score",
     "synchronise": "metric",
     "tables": "recipe",
 }
@@ -74,7 +80,9 @@ __all__ = [
     "Metric",
     "Recipe",
     "RecipeMismatch",
+    "Report",
     "Result",
+    "ScoreSettings",
     "Statistics",
     "Table",
     "Vectors",
@@ -92,6 +100,7 @@ __all__ = [
     "named",
     "neighbours",
     "save_state",
+    "score",
     "synchronise",
     "tables",
 ]

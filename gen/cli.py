@@ -11,9 +11,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from . import cli_codec, cli_generate, cli_info, cli_score, cli_syntheval, cli_train
+from . import cli_codec, cli_finetune, cli_generate, cli_info, cli_score, cli_syntheval, cli_train
 from .request import RequestError
 
 _EPILOG = """examples:
@@ -29,7 +29,16 @@ _EPILOG = """examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake in one line."""
+    """A parser that answers a mistake in one line, and takes ``key=value`` settings after options too."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, which ends a list of words at the first option; settings beyond it are ours."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest and hasattr(found, "settings") and all("=" in word and not word.startswith("-") for word in rest):
+            found.settings = [*found.settings, *rest]
+        elif rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
@@ -45,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"descant {_version()}")
     top.add_argument("--debug", action="store_true", help="show where an error happened")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for module in (cli_generate, cli_codec, cli_info, cli_score, cli_syntheval, cli_train):
+    for module in (cli_generate, cli_codec, cli_info, cli_score, cli_syntheval, cli_train, cli_finetune):
         module.add(commands)
     return top
 

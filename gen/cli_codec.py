@@ -22,7 +22,7 @@ _CODED = (".dsc", ".ecdc", ".dac")
 _Commands = argparse._SubParsersAction
 _ENCODE = """examples:
   descant encode song.flac -o song.dsc
-  descant encode song.flac --kbps 2 --coder entropy -o song.dsc
+  descant encode song.flac --kbps 2 -o song.dsc
   descant encode album/ more.mp3 -o coded/          whole folders, the tree is kept
   ffmpeg -i film.mkv -f wav - | descant encode - -o - > sound.dsc
   descant encode song.wav --model my-encodec-24khz -o song.ecdc
@@ -48,8 +48,8 @@ def add(commands: _Commands[Any]) -> None:
     rate = encode.add_mutually_exclusive_group()
     rate.add_argument("--books", type=int, metavar="K", help="codebooks to use (default: all)")
     rate.add_argument("--kbps", type=float, metavar="X", help="bit rate before entropy coding, instead of --books")
-    encode.add_argument("--coder", choices=["packed", "entropy"], default="packed",
-                        help="entropy: smaller, slower (default: packed)")  # fmt: skip
+    encode.add_argument("--coder", choices=["entropy", "packed"], default="entropy",
+                        help="packed: larger, decoded twice as fast, the same sound (default: entropy)")  # fmt: skip
     encode.add_argument("--model", default="tiny", metavar="NAME", help="a codec or its folder (default: tiny)")
     encode.set_defaults(run=run_encode)
     decode = _command(commands, "decode", "a small file to sound", _DECODE)

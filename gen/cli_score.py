@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> None:
         codec=RoundTrip(), self_check=not args.no_check, save_reference=args.save_reference, against=args.against,
         command=("descant", *sys.argv[1:]), progress=None if args.quiet else _Progress(),
     )  # fmt: skip
-    report = score.score(args.generated, args.reference, args.prompts, args.labels, args.stems, settings)
+    report = score.score(
+        args.generated, args.reference, prompts=args.prompts, labels=args.labels, stems=args.stems, settings=settings
+    )  # fmt: skip
     score.write(report, target, page=not args.no_page)
     if not args.quiet:
         _summary(report, target, args.no_page)

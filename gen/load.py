@@ -17,6 +17,7 @@ from ..codec import pretrained as codec_files
 from ..codec.contract import Codec
 from ..lm import pretrained as lm_files
 from ..lm.model import TokenLM
+from ..lm.musicgen_files import is_musicgen
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,7 +50,7 @@ class Wishes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Studio:
-    """A codec and a language model over its tokens."""
+    """A codec and a language model over its tokens; of a MusicGen :class:`descant.gen.musicgen.MusicGenStudio`."""
 
     codec: Codec
     lm: TokenLM
@@ -58,6 +59,10 @@ class Studio:
     """CPU threads used while it works; None leaves torch's setting."""
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError unless model and codec belong together."""
         lm, codec = self.lm.config, self.codec
         if lm.books > codec.books or lm.cardinality != codec.cardinality or lm.frame_rate != codec.frame_rate:
             raise ValueError(
@@ -87,6 +92,11 @@ class Studio:
         wishes["duration"] = seconds
         return extend(self, given, Request(text=text, **wishes))
 
+    @property
+    def lookback(self) -> int:
+        """Frames of given music that a continuation hears: half of what the model sees, the rest is what it plays."""
+        return max(1, self.lm.config.window // 2)
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Work without gradients on this studio's number of threads; torch's setting is restored afterwards."""
@@ -101,15 +111,21 @@ class Studio:
 
 
 def load(name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None) -> Studio:
-    """Load a model: ``"embedded"``, or a folder.
+    """Load a model: ``"embedded"``, a folder, or a MusicGen.
 
     A folder holds a language model (as ``descant train lm`` exports it), which is joined to the embedded codec, or two
-    folders whose names begin with ``codec`` and ``lm``. Nothing is downloaded. Raises FileNotFoundError when files are
-    missing and ValueError when they are damaged or do not fit together.
+    folders whose names begin with ``codec`` and ``lm``. A MusicGen is a folder in the transformers library's format, or
+    a hub id such as ``"facebook/musicgen-small"``, the one case in which something may be downloaded; see
+    :func:`descant.gen.musicgen.load`. Raises FileNotFoundError when files are missing and ValueError when they are
+    damaged or do not fit together.
     """
     if threads is not None and not 1 <= threads <= 1024:
         raise ValueError(f"threads {threads} is outside 1 to 1024")
     name = os.fspath(name_or_folder)
+    if name not in EMBEDDED and is_musicgen(name):
+        from . import musicgen
+
+        return musicgen.load(name, threads)
     codec, lm = find(name)
     return Studio(codec_files.load(codec), lm_files.load(lm), name, threads)
 
@@ -142,7 +158,12 @@ def find(name: str) -> tuple[Path, Path]:
         return codec, lm
     folder = Path(name)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no model {name!r}: it is neither a folder nor one of {', '.join(EMBEDDED)}")
+        raise FileNotFoundError(
+            f"no model {name!r}: it is neither a folder nor one of {', '.join(EMBEDDED)}, nor a hub id such as "
+            "facebook/musicgen-small"
+        )
+    if is_musicgen(name):
+        raise ValueError(f"{folder} is a MusicGen, which keeps its codec beside its own weights: load() reads it whole")
     if _is_model(folder):
         if "codec" in _format(folder):
             raise ValueError(f"{folder} is a codec; music needs a language model too: name a folder that holds both")

@@ -6,10 +6,8 @@ each window but the first begins with the last 12 s of what there is.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +17,11 @@ from torch import Tensor
 from ..codec import audio
 from ..codec import pretrained as codec_files
 from ..codec.audio import Audio
-from ..codec.contract import Codec
 from ..lm import chroma, hub, musicgen_files
 from ..lm.musicgen import MusicGenLM
 from ..lm.stereo import deinterleave, interleave
 from .generate import LOUDNESS, Music, Progress, fade, finish
+from .load import Studio
 from .request import Plan, Request, RequestError
 
 if TYPE_CHECKING:
@@ -39,16 +37,13 @@ _WORD = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
-class MusicGenStudio:
-    """A MusicGen and its codec; has the verbs of :class:`descant.gen.load.Studio`."""
+class MusicGenStudio(Studio):
+    """A MusicGen and its codec, with the verbs of every studio."""
 
-    codec: Codec
-    lm: MusicGenLM
-    name: str
-    threads: int | None = None
-    """CPU threads used while it works; None leaves torch's setting."""
+    lm: MusicGenLM  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ValueError unless model and codec belong together, and the model reads sentences."""
         lm, codec = self.lm.config, self.codec
         books = lm.books // lm.channels
         if (
@@ -70,28 +65,16 @@ class MusicGenStudio:
         return generate(self, Request(text=text, **wishes), melody=melody)
 
     def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
-        """Continue ``given`` by ``seconds``; see :mod:`descant.gen.extend`."""
-        from .extend import extend
-
+        """Continue ``given`` by ``seconds``; see :func:`continuation`."""
         wishes["duration"] = seconds
-        return extend(self, given, Request(text=text, **wishes))
+        more = continuation(self, given, Request(text=text, **wishes))
+        kept = given.wav[:, : given.wav.shape[-1] - more.overlap].float()
+        return Music(torch.cat([kept, more.wav], 1), given.rate, codes=more.codes, plan=more.plan, notes=more.notes)
 
     @property
     def lookback(self) -> int:
         """Frames of given music that a continuation hears."""
         return round(HEARD * self.lm.config.frame_rate)
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Work without gradients on this studio's number of threads; torch's setting is restored afterwards."""
-        before = torch.get_num_threads()
-        try:
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            with torch.no_grad():
-                yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def load(name_or_folder: str | os.PathLike[str], threads: int | None = None) -> MusicGenStudio:
@@ -189,11 +172,15 @@ def decode(studio: MusicGenStudio, codes: Tensor) -> Tensor:
 def continuation(
     studio: MusicGenStudio, given: Audio, request: Request, progress: Progress | None = None
 ) -> Continuation:
-    """What follows ``given``, of which the last 12 s are heard; see :func:`descant.gen.extend.continuation`."""
+    """What follows ``given``, of which the last 12 s are heard; as :func:`descant.gen.extend.continuation`.
+
+    A stereo model continues two channels as two, each at its own level, and anything else as one.
+    """
     from . import extend
 
+    request = request.seeded()
     plan, codec = plan_of(request), studio.codec
-    tail = extend.hearken(given, studio.lookback / codec.frame_rate)
+    tail = _tail(given, studio.lookback / codec.frame_rate)
     heard = audio.resample(_channels(tail, studio.lm.config.channels), given.rate, codec.rate)
     count = min(studio.lookback, heard.shape[1] // codec.hop)
     loudness = audio.loudness(heard, codec.rate)
@@ -202,11 +189,29 @@ def continuation(
     with studio.at_work():
         prompt = _encode(studio, heard * boost, count)
         codes = compose(studio, frames, request, plan, prompt=prompt, progress=progress)
-        known = min(count, max(1, round(extend.LISTEN * codec.frame_rate)))
+        known = min(count, max(1, round(extend._LISTEN * codec.frame_rate)))
         played = decode(studio, codes)[:, (count - known) * codec.hop :] / boost
-    wav, overlap = extend.join(tail, given.rate, played, codec.rate, known * codec.hop)
-    wav = fade(wav[:, : overlap + round(request.duration * given.rate)], given.rate, fade_out=0.025)
-    return extend.Continuation(wav, overlap, codes, plan, plan.notes)
+    apart = tail.shape[0] == played.shape[0] == 2
+    pairs = [(tail[i : i + 1], played[i : i + 1]) for i in range(2)] if apart else [(tail, played)]
+    joined = [extend._join(old, given.rate, new, codec.rate, known * codec.hop) for old, new in pairs]
+    overlap = joined[0][1]
+    wav = torch.cat([wav for wav, _ in joined])[:, : overlap + round(request.duration * given.rate)]
+    wav = fade(wav, given.rate, fade_out=0.025)
+    notes = extend._notes(tail.abs().amax(0, keepdim=True) if apart else tail, given.rate)
+    return extend.Continuation(wav, overlap, codes, plan, (*plan.notes, *notes))
+
+
+def _tail(given: Audio, seconds: float) -> Tensor:
+    """The last ``seconds`` of what is given, and a little more, [C, T]; ValueError where there is nothing to hear."""
+    from . import extend
+
+    extend._check_length(given.wav.shape[-1] / given.rate)
+    tail = given.wav[:, -round((seconds + extend._LISTEN) * given.rate) :].float()
+    if not bool(torch.isfinite(tail).all()):
+        raise ValueError("the end of the given music holds values that are not numbers: export it again")
+    if float(tail.abs().max()) < extend._SILENCE:
+        raise ValueError("the given music ends in silence: cut the silence off, or make new music with 'generate'")
+    return tail
 
 
 def _encode(studio: MusicGenStudio, wav: Tensor, count: int) -> Tensor:
@@ -216,17 +221,17 @@ def _encode(studio: MusicGenStudio, wav: Tensor, count: int) -> Tensor:
     whole = wav.shape[1] // codec.hop * codec.hop
     wav = wav[:, wav.shape[1] - whole :]
     wav = torch.cat([wav, wav[:, -2 * codec.hop :].flip(1)], 1)
-    codes = codec.encode(wav[:, None], books)[:, :, : whole // codec.hop][:, :, -count:]
+    codes: Tensor = codec.encode(wav[:, None], books)[:, :, : whole // codec.hop][:, :, -count:]
     return interleave(codes[:1], codes[1:])[0] if studio.lm.config.channels == 2 else codes[0]
 
 
 def _channels(wav: Tensor, channels: int) -> Tensor:
     """wav [C, T] -> [channels, T]."""
-    from .extend import mono
+    from .extend import _mono
 
     if channels == 1:
-        return mono(wav)
-    return wav if wav.shape[0] == 2 else mono(wav).expand(2, -1)
+        return _mono(wav)
+    return wav if wav.shape[0] == 2 else _mono(wav).expand(2, -1)
 
 
 def _chroma(melody: Audio, start: float) -> Tensor:

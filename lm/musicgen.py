@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ class MusicGenLM(nn.Module):
             # a row without text has states of zero: seeing them all or none gives zero, but none is not defined
             mask = mask | ~mask.any(1, keepdim=True)
             mask = None if bool(mask.all()) else mask[:, None, None]
-        pairs = [block.tell(cond.states) for block in self.blocks]  # type: ignore[operator]
+        pairs = [block.tell(cond.states) for block in cast("Iterable[Block]", self.blocks)]
         return Ready(Told([k for k, _ in pairs], [v for _, v in pairs], mask), None, rows)
 
     def cache(self, ready: Ready, steps: int) -> StaticCache:
@@ -184,8 +184,8 @@ class MusicGenLM(nn.Module):
             x = block(x, layer, ready.told, cache)
         if cache is not None:
             cache.seen = seen + x.shape[1]
-        logits = self.heads(self.norm(x[:, skip:]))
-        return logits.unflatten(-1, (config.books, -1)).transpose(1, 2)  # type: ignore[no-any-return]
+        logits: Tensor = self.heads(self.norm(x[:, skip:]))
+        return logits.view(*logits.shape[:2], config.books, config.cardinality).transpose(1, 2)
 
     def logits(self, codes: Tensor, cond: Conditions) -> Tensor:
         """Codes [B, K, F] -> logits [B, K, F, V]: what the model expected at each of them."""

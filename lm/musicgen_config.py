@@ -198,5 +198,4 @@ def _frame_rate(codec: Mapping[str, Any]) -> float:
     fits = isinstance(ratios, list | tuple) and ratios and all(isinstance(ratio, int) and ratio > 0 for ratio in ratios)
     if not fits or not isinstance(rate, int) or rate < 1:
         raise ValueError(f"the codec's sampling_rate {rate!r} and upsampling_ratios {ratios!r} make no frame rate")
-    hop: int = math.prod(ratios)
-    return rate / hop
+    return rate / math.prod(int(ratio) for ratio in ratios)

@@ -113,8 +113,8 @@ class Block(nn.Module):
             y = self.cross_out(y.transpose(1, 2).flatten(2))
             x = x + y if rows == len(x) else torch.cat([x[:rows] + y, x[rows:]])
         y = self.fc1(self.mlp_norm(x))
-        y = F.relu(y) if self.relu else F.gelu(y)
-        return x + self.fc2(y)  # type: ignore[no-any-return]
+        added: Tensor = self.fc2(F.relu(y) if self.relu else F.gelu(y))
+        return x + added
 
     def _look_back(self, qkv: Tensor, layer: int, cache: StaticCache | None) -> Tensor:
         """qkv [R, S, 3 D] -> attended values [R, S, D]."""
@@ -127,7 +127,7 @@ class Block(nn.Module):
         if steps > 1 and seen:
             # SDPA's own causal mask begins at the first key, ours at the first new one
             mask = torch.ones(steps, seen + steps, dtype=torch.bool, device=q.device).tril(seen)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=steps > 1 and not seen)
+        y: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=steps > 1 and not seen)
         return y.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -61,10 +61,11 @@ def save(
     came from; a model that came from a decoder alone, or was built, is written as one. ``half`` stores the decoder in
     float16. Raises ValueError when the company is another model's.
     """
-    with_ = like if isinstance(like, Company) else None
-    origin = model.source if like is None else None if with_ is not None else Path(like)  # type: ignore[arg-type]
-    if origin is not None:
-        with_ = company(origin)
+    if isinstance(like, Company):
+        with_: Company | None = like
+    else:
+        origin = model.source if like is None else Path(like)
+        with_ = None if origin is None else company(origin)
     if with_ is None and (model.project_text is not None or model.config.melody):
         raise ValueError(
             "a MusicGen is saved with the text encoder and codec it works with: name the folder that has them (like=)"

@@ -44,11 +44,10 @@ class Shards:
 
     def _open(self, path: Path) -> None:
         try:
-            file = safe_open(path, framework="pt")
+            file: Any = safe_open(path, framework="pt")
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or no safetensors file: {error}; fetch it again") from error
-        names: list[str] = file.keys()  # type: ignore[no-untyped-call]
-        for name in names:
+        for name in file.keys():  # noqa: SIM118 - no mapping, it has keys() alone
             if name in self._files:
                 raise ValueError(f"{path} holds {name!r} a second time: fetch the folder again")
             self._files[name] = file

@@ -116,6 +116,7 @@ def speed(report: Mapping[str, Any]) -> str:
     columns = {
         "encode": "encode", "decode": "decode",
         "encode_stream_x": "encode, stream", "decode_stream_x": "decode, stream",
+        "coder_encode_x": "entropy coder alone, encode", "coder_decode_x": "entropy coder alone, decode",
         "encode_latency_ms": "encoder's delay, ms", "decode_latency_ms": "decoder's delay, ms",
     }  # fmt: skip
     rows = report["speed"]
@@ -140,6 +141,9 @@ def notes(report: Mapping[str, Any]) -> str:
         "Ogg Opus and MP3 (constant rate) as libsndfile writes them. Short files carry their headers over few seconds, "
         "which weighs on all of them alike. Codecs that normalise segments are charged for "
         "raw codes and 32 bits a segment.",
+        *(["*Entropy-coded kbps*: the same file with the codec's entropy tables, as `descant encode` writes it unless "
+           "told otherwise; the sound is the same. The curves and comparisons go by the packed file."]
+          if any("coded_kbps" in mean for mean in means.values()) else []),
         "*Intervals* resample whole recordings, not excerpts: excerpts of one piece are alike.",
         "*Alignment*: Opus and MP3 were shifted by the delay that cross-correlation finds, file by file, before scoring"
         + (f" (mean samples: {', '.join(late)})" if late else "") + "; our codecs are "

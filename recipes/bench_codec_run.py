@@ -25,7 +25,7 @@ from .bench import save_json
 from .bench_codec_clips import Clip, choose, credit
 from .bench_codec_score import Scores, Task, score_all, table
 from .bench_codec_stats import interval, paired, rate_for
-from .bench_codec_systems import System, codec_mark, codes_of, loaded, systems
+from .bench_codec_systems import System, codec_mark, codes_of, loaded, systems, tables_of
 
 #: Measures whose larger values are better; of the others smaller ones are.
 RISING: tuple[str, ...] = ("visqol", "si_sdr")
@@ -213,8 +213,11 @@ def _speed(config: CodecBenchConfig, codecs: Mapping[str, str], clip: Clip) -> d
     for name, source in codecs.items():
         codec = loaded(source)
         streams = source in config.codecs
-        key = hashlib.sha256(f"{codec_mark(codec)} {cpu} {torch.__version__} {streams}".encode()).hexdigest()[:24]
-        found[name] = _kept(folder / f"{key}.json", partial(bench_codec_speed.of_codec, codec, wav, clip.rate, streams))
+        tables = tables_of(source) if streams else None
+        mark = codec_mark(codec, tables)
+        key = hashlib.sha256(f"{mark} {cpu} {torch.__version__} {streams}".encode()).hexdigest()[:24]
+        measure = partial(bench_codec_speed.of_codec, codec, wav, clip.rate, streams, tables)
+        found[name] = _kept(folder / f"{key}.json", measure)
     formats = _kept(
         folder / f"{hashlib.sha256(cpu.encode()).hexdigest()[:24]}-{config.channels}.json",
         lambda: bench_codec_speed.of_file_formats(wav, clip.rate),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..codec import bitstream
 from ..codec.audio import resample, to_channels
+from ..codec.context import Context
 from ..codec.contract import Codec
 from . import bench_stream
 from .bench_codec_classical import decoded, mp3_file, mp3_rate, opus_file
@@ -21,10 +24,12 @@ from .bench_codec_classical import decoded, mp3_file, mp3_rate, opus_file
 REPEATS = 5
 
 
-def of_codec(codec: Codec, wav: Tensor, rate: int, streams: bool = False) -> dict[str, float]:
+def of_codec(
+    codec: Codec, wav: Tensor, rate: int, streams: bool = False, tables: Context | None = None
+) -> dict[str, float]:
     """Speed with all books on wav [C, T] at ``rate`` Hz: {"encode": times real time, "decode": the same}.
 
-    streams: measure the streams of :mod:`descant.recipes.bench_stream`, too.
+    streams: measure the streams of :mod:`descant.recipes.bench_stream`, too; tables: and the entropy coder alone.
     """
     given = to_channels(resample(wav, rate, codec.rate), codec.channels)[None]
     codes = codec.encode(given)
@@ -36,7 +41,28 @@ def of_codec(codec: Codec, wav: Tensor, rate: int, streams: bool = False) -> dic
     if streams:
         with one_thread():
             found |= bench_stream.speed(codec, 20)
+    if tables is not None:
+        found |= of_coder(codec, codes[0], tables)
     return found
+
+
+def of_coder(codec: Codec, codes: Tensor, tables: Context) -> dict[str, float]:
+    """Speed of the entropy coder alone, from codes [K, F] to a ``.dsc`` file in memory and back, a full group."""
+    header = bitstream.Header.of(codec, books=codes.shape[0])
+    length = 15 * header.chunk_frames
+    codes = codes.repeat(1, -(-length // codes.shape[1]))[:, :length]
+
+    def write() -> bytes:
+        buffer = io.BytesIO()
+        with bitstream.Writer(buffer, header, "entropy", tables) as writer:
+            writer.write(codes)
+        return buffer.getvalue()
+
+    data, seconds = write(), length * codec.hop / codec.rate
+    return {
+        "coder_encode_x": seconds / best(write),
+        "coder_decode_x": seconds / best(lambda: list(bitstream.Reader(io.BytesIO(data), tables, codec.cardinality))),
+    }
 
 
 def of_file_formats(wav: Tensor, rate: int) -> dict[str, dict[str, float]]:

@@ -10,7 +10,8 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,8 +55,6 @@ class ShapeRun:
 
     def sizes(self) -> MusicGenConfig:
         """The decoder's sizes, its text as wide as itself: the projection is not part of a step."""
-        from dataclasses import replace
-
         config = self.config or small()
         return replace(config, text_width=config.width)
 
@@ -126,73 +125,85 @@ def weights_like_trained(model: MusicGenLM) -> None:
     model.heads.weight *= 2.3 / spread
 
 
+class _Library:
+    """The same weights in the transformers library's decoder, with its own growing cache."""
+
+    def __init__(self, model: MusicGenLM, states: Tensor) -> None:
+        import transformers
+
+        self.config, self._library = model.config, transformers
+        sizes = to_transformers(model.config)
+        self._decoder = transformers.MusicgenForCausalLM(transformers.MusicgenDecoderConfig(**sizes)).eval()
+        state, own = self._decoder.state_dict(), model.state_dict()
+        for ours, names in sources(model.config, ""):
+            for name, part in zip(names, own[ours].chunk(len(names)), strict=True):
+                state[name].copy_(part)
+        # the unconditional row attends to zeros, as in the library's own generation
+        self._told = torch.cat([states, torch.zeros_like(states)])
+        self._mask = torch.ones(self._told.shape[:2], dtype=torch.long)
+
+    @property
+    def version(self) -> str:
+        return str(self._library.__version__)
+
+    def half(self) -> None:
+        self._decoder, self._told = self._decoder.bfloat16(), self._told.bfloat16()
+
+    def forward(self, steps: Tensor, cache: Any) -> Tensor:
+        """Steps [1, K, S] -> logits [2, K, S, V]."""
+        out: Tensor = self._decoder(
+            input_ids=steps.expand(2, -1, -1).flatten(0, 1), encoder_hidden_states=self._told,
+            encoder_attention_mask=self._mask, past_key_values=cache, use_cache=True,
+        ).logits  # fmt: skip
+        return out.view(2, self.config.books, *out.shape[1:])
+
+    def cache(self, context: int = 0) -> Any:
+        """A cache that has seen ``context`` positions: two in earnest, the others drawn."""
+        cache = self._library.EncoderDecoderCache(self._library.DynamicCache(), self._library.DynamicCache())
+        if context:
+            config = self.config
+            self.forward(torch.zeros(1, config.books, 2, dtype=torch.long), cache)
+            shape = (2, config.heads, context - 2, config.width // config.heads)
+            for layer in range(config.layers):
+                fill = torch.randn(shape, dtype=self._told.dtype)
+                cache.self_attention_cache.update(fill, fill.clone(), layer)
+        return cache
+
+
 def _transformers(
     model: MusicGenLM, run: ShapeRun, states: Tensor, sequence: Tensor, exact: Tensor, say: Say
 ) -> list[dict[str, Any]]:
-    """The library's rows: the same weights in its own decoder, with its own growing cache."""
-    import transformers
-
-    config = model.config
-    rows = []
-    sizes = to_transformers(config)["decoder"]
-    theirs = transformers.MusicgenForCausalLM(transformers.MusicgenDecoderConfig(**sizes)).eval()
-    state, own = theirs.state_dict(), model.state_dict()
-    for ours, names in sources(config, ""):
-        for name, part in zip(names, own[ours].chunk(len(names)), strict=True):
-            state[name].copy_(part)
-    told = torch.cat([states, torch.zeros_like(states)])
-    mask = torch.ones(told.shape[:2], dtype=torch.long)
+    """The library's rows."""
+    library, one = _Library(model, states), sequence[:, :, :1]
+    rows, half = [], sequence.shape[2] // 2
     for kind in ("fp32", "bf16"):
         if kind == "bf16":
-            theirs, told = theirs.bfloat16(), told.bfloat16()
-
-        def forward(steps: Tensor, cache: Any, told: Tensor = told) -> Tensor:
-            """Steps [1, K, S] -> logits [2, K, S, V]."""
-            out = theirs(
-                input_ids=steps.expand(2, -1, -1).flatten(0, 1), encoder_hidden_states=told,
-                encoder_attention_mask=mask, past_key_values=cache, use_cache=True,
-            ).logits  # fmt: skip
-            return out.view(2, config.books, *out.shape[1:])  # type: ignore[no-any-return]
-
-        def at(context: int, told: Tensor = told) -> Any:
-            """A cache that has seen ``context`` positions: two in earnest, the others drawn."""
-            cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
-            forward(sequence[:, :, :2], cache)  # noqa: B023 - called at once
-            shape = (2, config.heads, context - 2, config.width // config.heads)
-            for layer in range(config.layers):
-                fill = torch.randn(shape, dtype=told.dtype)
-                cache.self_attention_cache.update(fill, fill.clone(), layer)
-            return cache
-
+            library.half()
         times = {}
         for context in run.contexts:
-            cache = at(context)
-            one = sequence[:, :, :1]
-            times[str(context)] = _time(lambda cache=cache, one=one: forward(one, cache), run.steps)  # type: ignore[misc]
-            del cache
-        row = _row(f"transformers {transformers.__version__} {kind}", times, say)
-        cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
-        parts = [forward(sequence[:, :, :32], cache), *(forward(step, cache) for step in sequence[:, :, 32:].split(1, 2))]
-        rows.append(row | _apart(exact, torch.cat(parts, 2).float()))
+            times[str(context)] = _time(partial(library.forward, one, library.cache(context)), run.steps)
+        row = _row(f"transformers {library.version} {kind}", times, say)
+        cache = library.cache()
+        parts = [sequence[:, :, :half], *sequence[:, :, half:].split(1, 2)]
+        logits = torch.cat([library.forward(part, cache) for part in parts], 2).float()
+        rows.append(row | _apart(exact, logits))
     return rows
 
 
 def _ours(engine: MusicGenLM | FastMusicGen, cond: Conditions, run: ShapeRun) -> dict[str, float]:
     config = engine.config
+    model: Any = engine
     ready = engine.ready(cond, True)
+    one = torch.zeros(1, config.books, 1, dtype=torch.long)
     times = {}
     for context in run.contexts:
-        cache = engine.cache(ready, context + run.steps + 4)  # type: ignore[arg-type]
+        cache = model.cache(ready, context + run.steps + 4)
         shape = (2, config.heads, context, config.width // config.heads)
         for layer in range(config.layers):
             drawn = torch.randn(shape)
-            if isinstance(engine, FastMusicGen):
-                cache.fill(layer, drawn, drawn.clone())  # type: ignore[union-attr]
-            else:
-                cache.add(layer, drawn, drawn.clone())  # type: ignore[union-attr]
+            (cache.fill if isinstance(engine, FastMusicGen) else cache.add)(layer, drawn, drawn.clone())
         cache.seen = context
-        one = torch.zeros(1, config.books, 1, dtype=torch.long)
-        times[str(context)] = _time(lambda cache=cache, one=one: engine(one, ready, cache), run.steps)  # type: ignore[misc, arg-type]
+        times[str(context)] = _time(partial(model, one, ready, cache), run.steps)
         del cache
     return times
 

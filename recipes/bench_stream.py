@@ -130,7 +130,13 @@ def memory(codec: str, minutes: float = 60.0) -> dict[str, float]:
 
 
 def _child(act: str, source: str, target: str, codec: str) -> dict[str, float]:
-    (encode_file if act == "encode" else decode_file)(source, target, load(codec))
+    from .bench_codec_systems import tables_of
+
+    tables = tables_of(codec)  # files as `descant encode` writes them
+    if act == "encode":
+        encode_file(source, target, load(codec), coder="entropy", tables=tables)
+    else:
+        decode_file(source, target, load(codec), tables=tables)
     use = resource.getrusage(resource.RUSAGE_SELF)
     kib = use.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     status = Path("/proc/self/status")

@@ -1,23 +1,32 @@
-"""Training the token language model on shards of codes with their conditions."""
+"""Training the token language model on shards of codes with their conditions, in one process or several.
+
+Several processes share each batch: the crops and what is dropped of their conditions are drawn for the whole batch, as
+one process draws them, and each takes its part. So they end where one process ends, up to rounding. With ``zero`` set,
+DeepSpeed spreads optimiser states, gradients and weights over them (:mod:`descant.recipes.engine`).
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..lm import model as models
-from ..lm.condition import collate, drop
+from ..lm.condition import ConditionBatch, collate, drop
 from ..lm.model import LMConfig, TokenLM
 from ..lm.text import train_tokenizer
+from .flops import Meter, crop_flops
 from .loop import LoopConfig, cosine, run, stream
 from .optimiser import optimisers
-from .tokens import Crop, TokenSet
+from .tokens import Crop, TokenSet, ngram_baselines
+from .world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,30 @@ class LMRecipe(LoopConfig):
     drop_beat: float = 0.1
     drop_key: float = 0.3
     drop_chords: float = 0.25
+    book_weights: tuple[float, ...] = ()
+    """What each codebook's loss counts; empty is all alike."""
+    optimiser: str = "muon"
+    """``muon`` (the matrices inside the blocks; AdamW the rest) or ``adamw`` alone."""
+    accumulate: int = 1
+    """Parts a process takes its share of a batch in, one after another: less memory, the same step."""
+    checkpointing: bool = False
+    """Compute a block's activations again in the backward pass instead of keeping them."""
+    zero: str = ""
+    """``1``, ``2``, ``3`` or a DeepSpeed JSON file of one's own; needs ``optimiser=adamw``. Empty is without."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.book_weights and (len(self.book_weights) != self.lm.books or min(self.book_weights) < 0):
+            raise ValueError(f"book_weights {self.book_weights}: give each of {self.lm.books} books one of 0 or more")
+        if self.book_weights and sum(self.book_weights) <= 0:
+            raise ValueError(f"book_weights {self.book_weights} leave nothing to learn: one must be positive")
+        if self.optimiser not in ("muon", "adamw"):
+            raise ValueError(f"unknown optimiser {self.optimiser!r}: muon or adamw")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if self.zero and self.optimiser != "adamw":
+            # Muon's update of a matrix needs the whole of it, and ZeRO gives each process a piece
+            raise ValueError("zero spreads matrices over processes, which Muon cannot take: set optimiser=adamw")
 
     @property
     def dropout(self) -> dict[str, float]:
@@ -63,17 +96,29 @@ def recipe(name: str) -> LMRecipe:
 class LMTask:
     """One step of language-model training."""
 
-    def __init__(self, config: LMRecipe, data: TokenSet, dev: TokenSet) -> None:
-        self.config, self.data = config, data
-        self.device = config.torch_device
+    def __init__(self, config: LMRecipe, data: TokenSet, dev: TokenSet, world: World | None = None) -> None:
+        self.config, self.data, self.dev = config, data, dev
+        self.world = world or World(device=config.torch_device)
+        self.device = self.world.device
+        own = self.world.share(config.batch)
+        if (own.stop - own.start) % config.accumulate:
+            raise ValueError(
+                f"a share of {own.stop - own.start} crops cannot be taken in {config.accumulate} parts: change batch "
+                "or accumulate"
+            )
         torch.manual_seed(config.seed)
         self.lm = TokenLM(config.lm, tokenizer(data, config.lm))
         self.lm.to(self.device)
+        if config.checkpointing:
+            for block in self.lm.stack.blocks:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
         self.model: nn.Module = self.lm
         self.extra: dict[str, nn.Module] = {}
-        betas = (config.beta1, config.beta2)
-        self.optimisers = optimisers("lm", self.lm, _inner, betas, config.weight_decay)
+        self.optimisers = self._optimisers()
         self.held_out = [dev.draw(config.batch, config.frames, stream(1, n)) for n in range(6)]
+        tokens = config.frames * config.lm.books
+        self.meter = Meter(crop_flops(self.lm, config.frames), tokens, self.device, config.bf16, self.world.size)
+        self._baselines: dict[str, float] = {}
 
     def lr(self, step: int) -> float:
         """Cosine over the whole run."""
@@ -83,39 +128,103 @@ class LMTask:
     def step(self, step: int, ema: Mapping[str, Tensor]) -> dict[str, float]:
         """One update."""
         c = self.config
-        crops = self.data.draw(c.batch, c.frames, stream(c.seed, step))
         # every other window has slid away from the beginning, as windows do in long generation
         skip = c.lm.books if step % 2 else 0
-        loss, per_book = self._loss(self.lm, crops, stream(c.seed, step, 1), skip=skip)
+        parts = self._parts(step)
         self.lm.zero_grad()
+        losses = []
+        for codes, batch in parts:
+            with self._precision():
+                loss, books = self.forward(codes, batch, skip)
+                loss = self._weighed(loss, books)
+            self.backward(loss / len(parts))
+            losses.append(torch.cat([loss.detach()[None], books.detach()]))
+        norm = self.update()
+        self.meter.step(c.batch)
+        mean = self.world.mean(torch.stack(losses).mean(0)).tolist()
+        figures = {"loss": mean[0], **{f"ce_{k}": value for k, value in enumerate(mean[1:])}, "norm": norm}
+        return {**figures, **(self.meter.look() if (step + 1) % c.log_every == 0 else {})}
+
+    def forward(self, codes: Tensor, batch: ConditionBatch, skip: int) -> tuple[Tensor, Tensor]:
+        """Codes [B, K, F] and their conditions -> mean cross-entropy, and that of each book [K]."""
+        return self.lm.loss(codes, batch, skip)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one part's share of the loss."""
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.lm.parameters(), c.clip)
+
+    def update(self) -> float:
+        """Move the weights by the gradients of all processes; returns the gradients' norm."""
+        self.world.average_gradients(self.lm.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(self.lm.parameters(), self.config.clip)
         if torch.isfinite(norm):
             for optimiser in self.optimisers.values():
                 optimiser.step()
-        return {"loss": loss.item(), **{f"ce_{k}": v for k, v in enumerate(per_book.tolist())}, "norm": float(norm)}
+        return float(norm)
 
+    @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Cross-entropy in nats per book on held-out crops, with all conditions and with none."""
+        """Cross-entropy in nats per book on held-out crops, with all conditions and with none, beside n-gram models."""
         if not isinstance(model, TokenLM):
             raise TypeError("an LMTask validates a TokenLM")
-        told = torch.stack([self._loss(model, crops, None)[1] for crops in self.held_out]).mean(0)
-        blind = torch.stack([self._loss(model, crops, None, blind=True)[1] for crops in self.held_out]).mean(0)
-        rows = {f"ce_{k}": float(value) for k, value in enumerate(told)}
-        return {**rows, **{f"blind_{k}": float(value) for k, value in enumerate(blind)}}
+        rows = {}
+        for name, gone in (("ce", {}), ("blind", {"all": 1.0})):
+            each = []
+            for crops in self.held_out:
+                codes, batch = self._collate(crops)
+                with self._precision():
+                    each.append(self.forward(codes, drop(batch, gone, stream(0, 0)).to(self.device), 0)[1])
+            rows |= {f"{name}_{k}": float(value) for k, value in enumerate(torch.stack(each).mean(0))}
+        return {**rows, **self._ngrams()}
 
-    def _loss(
-        self, model: TokenLM, crops: list[Crop], rng: torch.Generator | None, blind: bool = False, skip: int = 0
-    ) -> tuple[Tensor, Tensor]:
+    def _parts(self, step: int) -> list[tuple[Tensor, ConditionBatch]]:
+        c, own = self.config, self.world.share(self.config.batch)
+        codes, batch = self._collate(self.data.draw(c.batch, c.frames, stream(c.seed, step), own))
+        # what is dropped is drawn for the whole batch: the rows of others stand in as copies while it is
+        whole = _rows(batch, torch.arange(c.batch) % len(codes))
+        batch = _rows(drop(whole, c.dropout, stream(c.seed, step, 1)), torch.arange(own.start, own.stop))
+        pieces = torch.arange(len(codes)).chunk(c.accumulate)
+        return [(codes[rows], _rows(batch, rows).to(self.device)) for rows in pieces]
+
+    def _collate(self, crops: list[Crop]) -> tuple[Tensor, ConditionBatch]:
         codes = torch.stack([crop.codes for crop in crops]).to(self.device)
-        batch = collate([crop.condition for crop in crops], codes.shape[-1], frame_rate=self.data.frame_rate)
-        if rng is not None:
-            batch = drop(batch, self.config.dropout, rng)
-        elif blind:
-            batch = drop(batch, {"all": 1.0}, stream(0, 0))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss, per_book = model.loss(codes, batch.to(self.device), skip)
-        return loss, per_book.detach()
+        conditions = [crop.condition for crop in crops]
+        return codes, collate(conditions, codes.shape[-1], frame_rate=self.data.frame_rate)
+
+    def _weighed(self, loss: Tensor, books: Tensor) -> Tensor:
+        if not self.config.book_weights:
+            return loss
+        weights = torch.tensor(self.config.book_weights, device=books.device)
+        return (books * weights).sum() / weights.sum()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        c, betas = self.config, (self.config.beta1, self.config.beta2)
+        if c.optimiser == "muon":
+            return optimisers("lm", self.lm, _inner, betas, c.weight_decay)
+        values = list(self.lm.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [value for value in values if value.dim() >= 2]},
+            {"params": [value for value in values if value.dim() < 2], "weight_decay": 0.0},
+        ]
+        # the loop sets the rate; at 0, what an engine tries beforehand moves nothing
+        return {"lm": torch.optim.AdamW(groups, 0.0, betas, weight_decay=c.weight_decay)}
+
+    def _ngrams(self) -> dict[str, float]:
+        if not self._baselines:
+            c = self.config.lm
+            rows = ngram_baselines(self.data, self.dev, c.cardinality, c.books)
+            self._baselines = {f"{name}_{k}": v for name, values in rows.items() for k, v in enumerate(values)}
+        return self._baselines
+
+
+def _rows(batch: ConditionBatch, index: Tensor) -> ConditionBatch:
+    """The rows of a batch that ``index`` [n] names."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    chosen: dict[str, Any] = {name: value[index] for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(batch, text=tuple(batch.text[row] for row in index.tolist()), **chosen)
 
 
 def _inner(name: str) -> bool:
@@ -129,18 +238,28 @@ def tokenizer(data: TokenSet, config: LMConfig) -> bytes:
 
 
 def train(config: LMRecipe, data: str, dev: str, out: str, stop: int | None = None, quiet: bool = False) -> Path:
-    """Train on the token shards ``data``, validate on ``dev``; returns the folder of the exported averaged weights."""
-    task = LMTask(config, TokenSet(data), TokenSet(dev))
-    run(task, config, out, stop, quiet)
-    return export(task, out)
+    """Train on the token shards ``data``, validate on ``dev``; returns the folder of the exported averaged weights.
+
+    One process, or several started by torchrun or ``accelerate launch``, which share each batch.
+    """
+    world = World.join(config.device)
+    kind = LMTask
+    if config.zero:
+        from .engine import ZeroTask as kind
+    task = kind(config, TokenSet(data), TokenSet(dev), world)
+    run(task, config, out, stop, quiet, world)
+    folder = export(task, out) if world.rank == 0 else Path(out) / "export"
+    world.leave()
+    return folder
 
 
 def export(task: LMTask, folder: str | os.PathLike[str]) -> Path:
     """Write the averaged weights of ``folder``'s checkpoint as a model that :func:`descant.lm.load` reads."""
     state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    task.lm.load_state_dict(state["model"])
+    lm = TokenLM(task.config.lm, task.lm.tokenizer.data if task.lm.tokenizer is not None else None)
+    lm.load_state_dict(state["model"])
     with torch.no_grad():
-        for name, value in task.lm.named_parameters():
+        for name, value in lm.named_parameters():
             value.copy_(state["ema"][name])
-    task.lm.save(Path(folder) / "export", half=True)
+    lm.save(Path(folder) / "export", half=True)
     return Path(folder) / "export"

@@ -8,13 +8,12 @@ asks for it: then the time spent so far, which the checkpoint keeps, says how fa
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from .log import Log
 from .world import ALONE, World, check
 
 
@@ -92,6 +92,23 @@ class Task(Protocol):
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures of ``model`` on held-out data."""
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A task whose weights or optimisers are spread over the processes, and which therefore gathers them itself.
+
+    All processes call all of these together.
+    """
+
+    def pieces(self) -> dict[str, Tensor]:
+        """What this process has of each parameter: these are averaged."""
+
+    def collect(self, ema: Mapping[str, Tensor]) -> dict[str, Any]:
+        """``model``, ``ema`` and ``optimisers`` whole, as a run of one process would save them."""
+
+    def spread(self, state: Mapping[str, Any], ema: dict[str, Tensor]) -> None:
+        """Take what :meth:`collect` gave, each process its part."""
 
 
 @runtime_checkable
@@ -173,7 +190,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     for module in (task.model, *task.extra.values()):
         world.align(module)
-    ema = {name: value.detach().clone().float() for name, value in task.model.named_parameters()}
+    sharded = isinstance(task, Sharded)
+    ema = {name: value.detach().clone().float() for name, value in _pieces(task).items()}
     clock = _Clock(config, world)
     step = restore(task, config, ema, folder, clock)
     if world.any(step != world.first(step)):
@@ -192,43 +210,49 @@ def run(
                 for group in optimiser.param_groups:
                     group["lr"] = task.lr(place) * group.get("scale", 1.0)
             figures = task.step(step, ema)
-            _average(ema, task.model, min(config.ema, (step + 1) / (step + 10)))
+            _average(ema, _pieces(task), min(config.ema, (step + 1) / (step + 10)))
             step, before, place = step + 1, place, clock.place(step + 1)
             bar.update(place - before)
             last = place >= config.steps
             if step % config.log_every == 0 or last or step >= end:
                 log.write(step, {"lr": task.lr(before), **figures})
                 bar.set_postfix({key: f"{value:.3f}" for key, value in list(figures.items())[:4]})
-            if first and (step % config.validate_every == 0 or last):
+            if (first or sharded) and (step % config.validate_every == 0 or last):
                 log.write(step, {f"val/{key}": value for key, value in _validate(task, ema).items()})
-            if first and time.monotonic() - saved > config.save_seconds:
-                save(task, config, ema, step, folder, clock)
+            due = time.monotonic() - saved > config.save_seconds
+            if world.any(due) if sharded else first and due:
+                save(task, config, ema, step, folder, clock, first)
                 saved = time.monotonic()
-    if first:
-        save(task, config, ema, step, folder, clock)
+    if first or sharded:
+        save(task, config, ema, step, folder, clock, first)
     return step
 
 
 def averaged(task: Task, ema: Mapping[str, Tensor]) -> None:
     """Put the averaged weights into ``task.model`` (buffers stay)."""
     with torch.no_grad():
-        for name, value in task.model.named_parameters():
+        for name, value in _pieces(task).items():
             value.copy_(ema[name])
 
 
 def save(
-    task: Task, config: LoopConfig, ema: Mapping[str, Tensor], step: int, folder: Path, clock: _Clock | None = None
-) -> None:
-    """Write the checkpoint under a temporary name, flush it to disk, rename it."""
+    task: Task, config: LoopConfig, ema: Mapping[str, Tensor], step: int, folder: Path, clock: _Clock | None = None,
+    write: bool = True,
+) -> None:  # fmt: skip
+    """Write the checkpoint under a temporary name, flush it to disk, rename it; unless others do (``write``)."""
     state = {
         "step": step,
         "seconds": clock.seconds if clock is not None else 0.0,
         "config": asdict(config),
-        "model": task.model.state_dict(),
-        "ema": dict(ema),
         "extra": {name: module.state_dict() for name, module in task.extra.items()},
-        "optimisers": {name: optimiser.state_dict() for name, optimiser in task.optimisers.items()},
     }
+    if isinstance(task, Sharded):
+        state |= task.collect(ema)
+    else:
+        state["model"], state["ema"] = task.model.state_dict(), dict(ema)
+        state["optimisers"] = {name: optimiser.state_dict() for name, optimiser in task.optimisers.items()}
+    if not write:
+        return
     part = folder / "checkpoint.pt.part"
     with open(part, "wb") as file:
         torch.save(state, file)
@@ -247,16 +271,22 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
     free = {"save_seconds", "log_every", "validate_every", "dev_items", "device"}
-    changed = [key for key, value in asdict(config).items() if key not in free and state["config"].get(key) != value]
+    # a setting that is younger than the checkpoint had its default then
+    young = {f.name: f.default for f in fields(config) if f.name not in state["config"]}
+    then = {**young, **state["config"]}
+    changed = [key for key, value in asdict(config).items() if key not in free and then.get(key) != value]
     if changed:
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}): choose another folder")
-    task.model.load_state_dict(state["model"])
     for name, module in task.extra.items():
         module.load_state_dict(state["extra"][name])
-    for name, optimiser in task.optimisers.items():
-        optimiser.load_state_dict(state["optimisers"][name])
-    for name, value in state["ema"].items():
-        ema[name].copy_(value)
+    if isinstance(task, Sharded):
+        task.spread(state, ema)
+    else:
+        task.model.load_state_dict(state["model"])
+        for name, optimiser in task.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        for name, value in state["ema"].items():
+            ema[name].copy_(value)
     if clock is not None:
         clock.seconds = float(state.get("seconds", 0.0))
     return int(state["step"])
@@ -282,42 +312,6 @@ class _Clock:
         return min(self.config.steps, int(share * self.config.steps))
 
 
-class Log:
-    """Figures as JSON lines and, where the package is installed, as TensorBoard events; nowhere without a folder."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self._file: Any = None
-        self._board: Any = None
-        if folder is None:
-            return
-        _trim(folder / "log.jsonl", step)
-        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - open until __exit__
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for target in (self._file, self._board):
-            if target is not None:
-                target.close()
-
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Add one row."""
-        if self._file is None:
-            return
-        row = {"step": step, "time": round(time.time(), 1), **{key: round(float(v), 6) for key, v in figures.items()}}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for key, value in figures.items():
-                self._board.add_scalar(key, float(value), step)
-
-
 class _Halt:
     """Turns the first SIGINT or SIGTERM into a request to save and stop."""
 
@@ -341,31 +335,23 @@ class _Halt:
         signal.signal(number, self._old[number])
 
 
-def _average(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    names, values = zip(*model.named_parameters(), strict=True)
-    averages = [ema[name] for name in names]
-    torch._foreach_lerp_(averages, [value.detach().float() for value in values], 1 - decay)
+def _pieces(task: Task) -> dict[str, Tensor]:
+    return task.pieces() if isinstance(task, Sharded) else dict(task.model.named_parameters())
+
+
+def _average(ema: dict[str, Tensor], pieces: Mapping[str, Tensor], decay: float) -> None:
+    averages = [ema[name] for name in pieces]
+    torch._foreach_lerp_(averages, [value.detach().float() for value in pieces.values()], 1 - decay)
 
 
 def _validate(task: Task, ema: Mapping[str, Tensor]) -> dict[str, float]:
-    backup = {name: value.detach().clone() for name, value in task.model.named_parameters()}
+    backup = {name: value.detach().clone() for name, value in _pieces(task).items()}
     training = task.model.training
     averaged(task, ema)
     task.model.eval()
     with torch.no_grad():
         figures = task.validate(task.model)
-        for name, value in task.model.named_parameters():
+        for name, value in _pieces(task).items():
             value.copy_(backup[name])
     task.model.train(training)
     return figures
-
-
-def _trim(path: Path, step: int) -> None:
-    # rows past the checkpoint belong to work that was lost: the resumed run writes them again
-    if not path.exists():
-        return
-    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    keep = [line for line in rows if json.loads(line)["step"] <= step]
-    part = path.with_suffix(".part")
-    part.write_text("".join(line + "\n" for line in keep), encoding="utf-8")
-    os.replace(part, path)

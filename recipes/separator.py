@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..eval.separation import utterance_sdr
 from ..gen.separation import losses, pretrained
 from ..gen.separation.bandsplit import BandSplit
 from .loop import cosine, run
@@ -73,10 +74,11 @@ class SeparatorTask:
             parts["level"] = c.level_weight, losses.level(made, stems)
         if c.waveform_weight:
             parts["waveform"] = c.waveform_weight, losses.waveform(made, stems)
-        if c.spectral_weight:
+        if c.spectral_weight and step % c.spectral_every == 0:
             # each is met in turn; all of them in every step would cost more than the network
             windows = [w for w in losses.WINDOWS if w <= stems.shape[-1]]
-            parts["spectral"] = c.spectral_weight, losses.spectral(made, stems, [windows[step % len(windows)]])
+            window = windows[step // c.spectral_every % len(windows)]
+            parts["spectral"] = c.spectral_weight, losses.spectral(made, stems, [window])
         total = sum((weight * loss for weight, loss in parts.values()), torch.zeros((), device=self.device))
         self.network.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -86,7 +88,8 @@ class SeparatorTask:
         if torch.isfinite(norm):
             for optimiser in self.optimisers.values():
                 optimiser.step()
-        return {"loss": float(total), **{name: float(loss) for name, (_, loss) in parts.items()}, "norm": float(norm)}
+        figures = {name: loss.item() for name, (_, loss) in parts.items()}
+        return {"loss": total.item(), **figures, "norm": norm.item()}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Utterance SDR in dB of each stem, a mean over held-out songs in which it plays, and their mean."""
@@ -97,7 +100,9 @@ class SeparatorTask:
                 stems = stems.mean(1, keepdim=True)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
                 made = model(stems.sum(0)[None])[0]
-            rows.append(losses.utterance_sdr(made, stems))
+            score = utterance_sdr(stems, made)
+            silent = stems.square().sum((1, 2)) == 0
+            rows.append(torch.where(silent.to(score.device), torch.nan, score))
         scores = torch.stack(rows).nanmean(0).tolist()
         figures = {f"sdr_{name}": score for name, score in zip(self.dev.stems, scores, strict=True)}
         known = [score for score in scores if not math.isnan(score)]

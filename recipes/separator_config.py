@@ -25,7 +25,9 @@ class SeparatorRecipe(LoopConfig):
     """Of the L1 of samples."""
     spectral_weight: float = 0.5
     """Of the multi-resolution distance of spectra; the windows take turns."""
-    matrix_scale: float = 1.0
+    spectral_every: int = 2
+    """Steps from one that counts it to the next; it takes as long as half the network."""
+    matrix_scale: float = 2.5
     """Learning rate of the matrices inside the network over that of the rest."""
     dev_items: int = 28
     """Songs that are separated when the run validates itself."""
@@ -37,15 +39,18 @@ class SeparatorRecipe(LoopConfig):
         weights = (self.level_weight, self.waveform_weight, self.spectral_weight)
         if min(weights) < 0 or not sum(weights):
             raise ValueError(f"the weights of the losses must not be negative, nor all be zero: {weights}")
-        if self.crop * self.network.rate < 4096 or self.dev_items < 1:
-            raise ValueError(f"crop {self.crop} s must hold 4096 samples and dev_items {self.dev_items} be 1 or more")
+        if self.crop * self.network.rate < 4096 or min(self.dev_items, self.spectral_every) < 1:
+            raise ValueError(
+                f"crop {self.crop} s must hold 4096 samples, dev_items {self.dev_items} and spectral_every "
+                f"{self.spectral_every} be 1 or more"
+            )
 
 
 def recipe(name: str) -> SeparatorRecipe:
     """The recipe of that name. Raises ValueError when there is none."""
     if name == "embedded":
-        return SeparatorRecipe(steps=4200, batch=4, lr=2e-3, final_lr=2e-5, warmup=60, ema=0.995, weight_decay=0.01,
-                               validate_every=300, save_seconds=180.0)  # fmt: skip
+        return SeparatorRecipe(steps=4200, batch=4, lr=1.2e-3, final_lr=1e-5, warmup=60, ema=0.995, weight_decay=0.01,
+                               validate_every=400, save_seconds=180.0)  # fmt: skip
     if name == "embedded-causal":
         from dataclasses import replace
 

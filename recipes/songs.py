@@ -1,8 +1,8 @@
 """A plain folder of music as training data: sound files, and what is known of them where somebody wrote it down.
 
-Captions come from a table (CSV with a column ``file``), or from a file of the same name beside the sound: ``.json`` with
-``caption`` and typed labels, or ``.txt`` with a sentence. All of it is optional. Music is encoded once, in takes of at
-most a minute, so that memory does not grow with the length of a file.
+Captions come from a table (CSV with a column ``file``), or from a file of the same name beside the sound: ``.json``
+with ``caption`` and typed labels, or ``.txt`` with a sentence. All of it is optional. Music is encoded once, in takes
+of at most a minute, so that memory does not grow with the length of a file.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Takes:
 def find(folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> list[Song]:
     """The sound files of ``folder`` and below, in order of their names, with what is known of them.
 
-    table: a CSV file; by default ``captions.csv`` in the folder, if there is one. Raises FileNotFoundError when there is
-    no music, and ValueError for labels that cannot be read.
+    table: a CSV file; by default ``captions.csv`` in the folder, if there is one. Raises FileNotFoundError when there
+    is no music, and ValueError for labels that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -132,7 +132,7 @@ def encode(songs: Sequence[Song], codec: Codec, books: int, channels: int, at: P
 
 
 def held_out(count: int, share: float, seed: int) -> set[int]:
-    """Which of ``count`` songs are kept from training: a share of them, one at least. Raises ValueError for one song."""
+    """Which of ``count`` songs are kept from training: a share of them, at least one. Raises ValueError for one."""
     if count < 2:
         raise ValueError("one file is too few: one is kept back to measure on; cut it into several")
     order = torch.randperm(count, generator=stream(seed, 0, 9)).tolist()
@@ -190,7 +190,7 @@ def _beside(path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{sidecar} is no JSON: {error}") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{sidecar} must hold an object such as {{\"caption\": \"slow blues\", \"tempo\": 72}}")
+            raise ValueError(f'{sidecar} must hold an object such as {{"caption": "slow blues", "tempo": 72}}')
         return {key: value for key, value in row.items() if key in LABELS and value not in (None, "", [])}
     if text.is_file():
         try:

@@ -147,9 +147,10 @@ def excerpt(piece: Piece, seconds: float) -> Piece:
         return piece
     start = round(splits.unit("excerpt", piece.id) * room, 3)
     stems = tuple(
-        replace(stem, notes=tuple((on - start, *rest) for on, *rest in stem.notes if start <= on < start + seconds))
+        replace(stem, notes=tuple((on - start, length, pitch, velocity) for on, length, pitch, velocity in stem.notes
+                                  if start <= on < start + seconds))
         for stem in piece.stems
-    )
+    )  # fmt: skip
     return replace(piece, duration=seconds, stems=stems)
 
 

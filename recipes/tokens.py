@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..lm.condition import Condition
+from .packed import Rows, read
 from .piece import Piece, read_pieces
 
 
@@ -25,22 +26,26 @@ class Crop:
 
 
 class TokenSet:
-    """All shards of a folder, as :func:`descant.recipes.prepare.tokenise` writes them, in memory (0.4 MB/h a book)."""
+    """All shards of a folder: in memory as :func:`descant.recipes.prepare.tokenise` writes them (0.4 MB/h a book), or
+    mapped from disk as :mod:`descant.recipes.packed` does."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        shards = sorted(folder.glob("tokens-*.npz"))
+        shards = sorted([*folder.glob("tokens-*.npz"), *folder.glob("tokens-?????.npy")])
         if not shards or not (folder / "tokens.json").exists():
             raise FileNotFoundError(f"no token shards in {folder}: make them with 'descant prepare tokens'")
         self.mark = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
         self.frame_rate = self.mark["rate"] / self.mark["hop"]
         self.pieces: list[Piece] = []
-        self.codes: list[np.ndarray] = []
+        self.codes: list[np.ndarray | Rows] = []
         for shard in shards:
-            data = np.load(shard, allow_pickle=False)
-            codes, starts = data["codes"], data["starts"]
-            self.codes += [codes[a:b] for a, b in itertools.pairwise(starts)]
-            self.pieces += read_pieces(folder / shard.name.replace("tokens", "pieces").replace(".npz", ".jsonl.gz"))
+            if shard.suffix == ".npy":
+                self.codes += read(shard, self.mark["books"], self.mark["cardinality"])
+            else:
+                with np.load(shard, allow_pickle=False) as data:
+                    codes, starts = data["codes"], data["starts"]
+                self.codes += [codes[a:b] for a, b in itertools.pairwise(starts)]
+            self.pieces += read_pieces(folder / f"{shard.stem.replace('tokens', 'pieces')}.jsonl.gz")
         if len(self.codes) != len(self.pieces):
             raise ValueError(f"{folder}: {len(self.codes)} token rows for {len(self.pieces)} pieces; prepare it again")
 
@@ -68,16 +73,16 @@ class TokenSet:
         rows = self.codes[item][start : start + frames]
         return Crop(torch.from_numpy(rows.astype(np.int64)).t(), condition)
 
-    def draw(self, count: int, frames: int, rng: torch.Generator) -> list[Crop]:
-        """Random crops, uniform over pieces; one in eight is a piece's beginning."""
-        crops = []
+    def draw(self, count: int, frames: int, rng: torch.Generator, share: slice = slice(None)) -> list[Crop]:
+        """Random crops, uniform over pieces; one in eight is a piece's beginning. share: which of them to return."""
+        places = []
         for _ in range(count):
             item, caption, opening = torch.randint(1 << 30, (3,), generator=rng).tolist()
             item %= len(self.pieces)
             room = max(0, len(self.codes[item]) - frames)
             start = 0 if opening % 8 == 0 else int(torch.randint(room + 1, (), generator=rng))
-            crops.append(self.crop(item, start, frames, caption))
-        return crops
+            places.append((item, start, frames, caption))
+        return [self.crop(*place) for place in places[share]]
 
 
 def ngram_baselines(train: TokenSet, dev: TokenSet, cardinality: int, books: int) -> dict[str, list[float]]:
@@ -91,13 +96,13 @@ def ngram_baselines(train: TokenSet, dev: TokenSet, cardinality: int, books: int
         counts = np.ones(cardinality)
         pairs = np.zeros((cardinality, cardinality), dtype=np.float32)
         for rows in train.codes:
-            x = rows[:, k].astype(np.int64)
+            x = rows[:][:, k].astype(np.int64)
             counts += np.bincount(x, minlength=cardinality)
             np.add.at(pairs, (x[:-1], x[1:]), 1)
         p = counts / counts.sum()
         given = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
-        left = np.concatenate([rows[:-1, k] for rows in dev.codes]).astype(np.int64)
-        right = np.concatenate([rows[1:, k] for rows in dev.codes]).astype(np.int64)
+        left = np.concatenate([rows[:-1][:, k] for rows in dev.codes]).astype(np.int64)
+        right = np.concatenate([rows[1:][:, k] for rows in dev.codes]).astype(np.int64)
         unigram.append(float(-np.log(p[right]).mean()))
         weights = np.arange(1, 10) / 10
         bigram.append(min(float(-np.log(w * given[left, right] + (1 - w) * p[right]).mean()) for w in weights))

@@ -89,9 +89,19 @@ class World:
         return self.sum(figures) / self.size
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace the gradients by their mean over all processes, in one exchange."""
+        """Replace the gradients by their mean over all processes, in one exchange.
+
+        A parameter that had no part in this process's share counts as zero there, if it had one in another's.
+        """
+        if self.size == 1:
+            return
+        parameters = list(parameters)
+        used = self.sum(torch.tensor([float(p.grad is not None) for p in parameters], device=self.device))
+        for parameter, count in zip(parameters, used.tolist(), strict=True):
+            if count and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.size == 1 or not gradients:
+        if not gradients:
             return
         flat = self.mean(torch.cat([g.reshape(-1) for g in gradients]))
         for gradient, fresh in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):

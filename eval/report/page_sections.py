@@ -14,6 +14,8 @@ from .results import CheckGroup, Plot, Report, Side
 
 #: Extra figures that are marked beside a value, by the end of their name, and what the mark says.
 _MARKS = {"chance": "chance", "shuffled": "shuffled captions"}
+#: Distances in units of the judge: those of two judges say nothing beside each other.
+_UNITS = ("frechet", "frechet-clap", "kernel")
 
 
 def verdict(report: Report) -> Raw:
@@ -145,16 +147,21 @@ def results(report: Report) -> Raw:
 
 
 def _scales(rows: Iterable[Result]) -> dict[str, tuple[float, float]]:
-    """Ends of the scale of each metric: one for all judges that give it, so that lengths can be compared."""
+    """Ends of each scale: one for all rows of a metric, but distances are in their judge's unit and have their own."""
     found: dict[str, list[float | None]] = {}
     flat = set()
     for row in rows:
-        metric = names.split(row.metric)[0]
+        metric = _scale(row)
         if row.best is not None:
             found.setdefault(metric, []).extend(span_of(row).all)
             if row.direction != "none":
                 flat.add(metric)
     return {metric: plots.domain(values, zero=metric in flat) for metric, values in found.items()}
+
+
+def _scale(row: Result) -> str:
+    metric = names.split(row.metric)[0]
+    return row.metric if metric in _UNITS else metric
 
 
 def span_of(row: Result) -> plots.Span:
@@ -206,7 +213,7 @@ def _figure(row: Result, ends: Mapping[str, tuple[float, float]]) -> Raw:
     span = span_of(row)
     drawing = None
     if len([value for value in span.all if value is not None]) > 1:  # a dot alone says nothing beside its figure
-        drawing = plots.interval(names.label(row.metric), span, ends[names.split(row.metric)[0]])
+        drawing = plots.interval(names.label(row.metric), span, ends[_scale(row)])
     more = [tag("li", note) for note in row.notes]
     more += [tag("li", f"{name.replace('_', ' ')}: {number(value)}") for name, value in row.extra.items()]
     about = tag("details", tag("summary", "notes"), tag("ul", *more)) if more else None

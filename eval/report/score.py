@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..metric import Result
 from . import accompany, distances, inputs, rows, selfcheck, tagged
 from .analyse import RECIPE
 from .bundle import Bundle, gather, load
+from .damage import Codec
 from .hear import Clip, Desk, Heard, hear, run
 from .inputs import About, Matched
 from .judges import Judge, Line, Plan, plan, tagger_of
@@ -47,8 +49,8 @@ class ScoreSettings:
     """Folder in which vectors and facts are kept."""
     own_judge: bool = True
     """Whether the package's judge scores; without it a run takes a tenth of the time and says less."""
-    codec: selfcheck.Codec | None = None
-    """(wav [C, T], rate) -> [C, T], for the self-check; Opus by default. With several jobs it must be picklable."""
+    codec: Codec | None = None
+    """(wav [C, T], rate) -> [C, T], for the self-check's row of it; with several jobs it must be picklable."""
     self_check: bool = True
     save_reference: str | None = None
     """File to which the reference is written, as it was heard."""
@@ -56,7 +58,7 @@ class ScoreSettings:
     """Folder or results.json of a report to compare with."""
     command: tuple[str, ...] = ()
     progress: Callable[[str, int, int], None] | None = None
-    """Called with what is being done, how many clips are done, and how many there are."""
+    """Called with what is being done, how many clips are done (0 when it begins), and how many there are."""
 
     def __post_init__(self) -> None:
         if not self.recipes or len(set(self.recipes)) < len(self.recipes):
@@ -68,6 +70,8 @@ class ScoreSettings:
 def score(
     generated: str | os.PathLike[str],
     reference: str | os.PathLike[str] | None = None,
+    recipe: str | Sequence[str] | None = None,
+    *,
     prompts: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     stems: str | os.PathLike[str] | None = None,
@@ -75,11 +79,14 @@ def score(
 ) -> Report:
     """Score a folder of clips; ``Report.save(folder)`` writes it, :func:`write` with its page.
 
-    reference: a folder, or a file of ``save_reference``. prompts: captions, labels: tempo, key, genre, instruments and
-    melody, each a table (see :mod:`.inputs`); without them, files beside the clips are looked at. stems: the stems that
-    were given, see :mod:`.accompany`. Raises ValueError naming what is wrong with what was given.
+    reference: a folder, or a file of ``save_reference``. recipe: a protocol, or several, instead of those of the
+    settings. prompts: captions, labels: tempo, key, genre, instruments and melody, each a table (see :mod:`.inputs`);
+    without them, files beside the clips are looked at. stems: the stems that were given, see :mod:`.accompany`. Raises
+    ValueError naming what is wrong with what was given.
     """
     chosen = settings or ScoreSettings()
+    if recipe is not None:
+        chosen = replace(chosen, recipes=(recipe,) if isinstance(recipe, str) else tuple(recipe))
     job = _Job(chosen, Path(generated), None if reference is None else Path(reference))
     return job.report(prompts, labels, stems)
 
@@ -153,11 +160,13 @@ class _Job:
         captions, about = self._about(prompts, labels)
         table = {} if stems is None else accompany.find(stems, self.files)
         mine, theirs = self._hear(captions, about)
+        self._tell("figures", 0, 1)
         results, curves = self._distances(mine, theirs, captions)
         results += self._tags(mine, about)
         results += rows.labels(mine, about, self.files)
         results += accompany.rows(table, self.files, self.settings.seed)
         results += rows.sound(mine, theirs, captions)
+        self._tell("figures", 1, 1)
         check = self._check(theirs)
         if self.settings.save_reference is not None and theirs is not None:
             replace(theirs, checks=check.groups).save(self.settings.save_reference)
@@ -229,15 +238,16 @@ class _Job:
 
     def _run(self, what: str, tasks: Sequence[Clip]) -> list[Heard]:
         found = []
-        for item in run(hear, tasks, self.desk, self.settings.jobs, self._progress(what)):
+        self._tell(what, 0, len(tasks))
+        for item in run(hear, tasks, self.desk, self.settings.jobs, partial(self._tell, what)):
             if self.settings.strict and item.failures:
                 raise ValueError(f"{item.name}: {next(iter(item.failures.values()))} (--strict stops here)")
             found.append(item)
         return found
 
-    def _progress(self, what: str) -> Callable[[int, int], None] | None:
-        tell = self.settings.progress
-        return None if tell is None else lambda done, count: tell(what, done, count)
+    def _tell(self, what: str, done: int, count: int) -> None:
+        if self.settings.progress is not None:
+            self.settings.progress(what, done, count)
 
     def _require(self, bundle: Bundle) -> None:
         side = bundle.side
@@ -301,7 +311,7 @@ class _Job:
         if self.shipped is not None:
             return selfcheck.verdict(self.shipped.checks)
         groups: list[CheckGroup] = list(selfcheck.check(
-            self.plan.lines, theirs, self.theirs, self.desk, self.settings.jobs, self._progress("self-check")
+            self.plan.lines, theirs, self.theirs, self.desk, self.settings.jobs, partial(self._tell, "self-check")
         ))  # fmt: skip
         for line in self.plan.lines:
             if line.metrics == ("clap",) and line.hearing is not None and theirs.captions:

@@ -1,34 +1,40 @@
 """Can the judges be trusted today, on these clips? Known damage must be ranked as damage.
 
 Some clips of the reference are damaged and compared with themselves as they were: the same clips on both sides, so
-their choice cancels and the distance is the damage's alone. Two random halves of the clips, compared with each other,
-say what a distance between equal music looks like (corrected for its bias, so about 0). In order: halves; a codec's
-reconstruction, which must not lie below the interval of the halves; a 4 kHz low-pass and white noise 10 dB down, each
-above the codec and the halves. Half seconds in another order must be heard at all; how far, says how much of the
-music's order the judge hears. Captions of the reference must fit their own clips better than other clips. A judge that
-fails is not to be believed, and the report that used it is marked invalid.
+their choice cancels and the distance is the damage's alone. What is asked of a judge:
+
+* Two random halves of the clips are equal music: their distance, corrected for its bias, must not lie above 0.
+* The strong dose of each damage (a 4 kHz low-pass, noise 10 dB down, half seconds in another order) must be heard,
+  surely, above the weak dose of the same kind (8 kHz, 20 dB, two seconds).
+* The strong low-pass and noise must lie above Opus at 64 kbit/s a channel, which is hardly audible, and that not below
+  the halves.
+* Captions of the reference must fit their own clips better than other clips'.
+
+The codec's reconstruction has a row of its own: it says what a generator can reach that speaks through this codec. No
+rule puts it between low-passes and noise, as :mod:`.damage` explains. A judge that fails is not to be believed, and the
+report that used it is marked invalid.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...codec.audio import Audio, read, resample
+from ...codec.audio import Audio, read
 from ..embed import digest, embed_audio
 from ..frechet import frechet_distance
 from ..gaussian import Transport, distance, of_samples
 from ..metric import Result
 from ..vectors import Vectors
 from .bundle import Bundle, joined
+from .damage import NAMES, Codec, change, damage
 from .hear import Desk, Ears, run
 from .judges import Hearing, Line
 from .results import CheckGroup, CheckRow, SelfCheck
@@ -36,16 +42,19 @@ from .results import CheckGroup, CheckRow, SelfCheck
 #: Clips in all, seconds of each, and the fewest clips worth halving.
 CLIPS, SECONDS, LEAST = 64, 10.0, 16
 #: Random halvings of the clips, and of the halves, for their correction.
-_HALVINGS, _SPLITS = 2, 4
+_HALVINGS, _SPLITS = 8, 4
 #: Share of the judge's variance below which a distance is nothing but rounding.
 _DEAF = 1e-9
-NAMES: Mapping[str, str] = {
-    "clean": "reference halves", "codec": "codec reconstruction", "low-pass": "low-pass 4 kHz",
-    "noise": "white noise, 10 dB SNR", "segments": "segments of 0.5 s shuffled",
+#: Standard errors by which a strong dose must be heard.
+_SURE = 2.0
+#: dB below the clip: damage that changes less (a low-pass of what is dull already) asks nothing of a judge.
+_FAINT = -40.0
+#: Strong dose -> what it must exceed.
+_WEAKER: Mapping[str, tuple[str, ...]] = {
+    "low-pass-4k": ("opus", "low-pass-8k"), "noise-10": ("opus", "noise-20"), "segments-half": ("segments-2",),
 }  # fmt: skip
 _CAPTIONS = ("other clips' captions", "own captions")
-#: (wav [C, T], rate) -> what a codec makes of it, equally long.
-Codec = Callable[[Tensor, int], Tensor]
+_CHANGE = "|change"
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ class Damaged:
 
     name: str
     vectors: Mapping[tuple[str, str], Tensor]
+    changes: Mapping[str, Tensor] = field(default_factory=dict)
+    """Condition -> how much it changed the clip, dB below it."""
     reason: str = ""
 
 
@@ -80,6 +91,8 @@ def check(
         return tuple(CheckGroup(judge=_title(lines, key), reason=reason) for key in hearings)
     wanted = tuple(replace(item, recipe=_short(item)) for item in hearings.values())
     tasks = [Damage(name, files[name], wanted) for name in chosen]
+    if progress is not None:
+        progress(0, len(tasks))
     found = [item for item in run(damaged, tasks, desk, jobs, progress) if not item.reason]
     groups = []
     for key, item in zip(hearings, wanted, strict=True):
@@ -104,8 +117,8 @@ def captions(judge: str, score: Result) -> CheckGroup:
 def verdict(groups: Sequence[CheckGroup]) -> SelfCheck:
     """All groups together, with what is wrong in one line."""
     wrong = [
-        f"{group.judge}: '{row.name}' ({row.value:.4g}) is not above "
-        + (f"'{row.above}' ({_value(group, row.above):.4g})" if row.above else "nothing")
+        f"{group.judge}: '{row.name}' ({row.value:.4g}) "
+        + (f"is not above '{row.above}' ({_value(group, row.above):.4g})" if row.above else row.note)
         for group in groups
         for row in group.rows
         if not row.ok and row.value is not None
@@ -120,112 +133,75 @@ def verdict(groups: Sequence[CheckGroup]) -> SelfCheck:
 
 def damaged(task: Damage, ears: Ears) -> Damaged:
     """Hear a clip as it is and under every condition; the cache keeps what was heard."""
-    codec = ears.desk.tool
+    codec: Codec | None = ears.desk.tool
     try:
         content = digest(task.path)
         kept = _from_cache(task, ears, content, codec)
         if kept is not None:
-            return Damaged(task.name, kept)
+            return kept
         sound = read(task.path, duration=SECONDS)
         seed = int(content[:12], 16)
         vectors: dict[tuple[str, str], Tensor] = {}
-        for condition in NAMES:
+        changes: dict[str, Tensor] = {}
+        for condition in _conditions(codec):
             wav = damage(sound.wav, sound.rate, condition, seed, codec)
+            changes[condition] = torch.tensor(change(sound.wav, wav), dtype=torch.float64)
             for item in task.hearings:
                 found = embed_audio({task.name: Audio(wav, sound.rate)}, ears.ear(item), item.recipe)
                 if found.failures:
-                    return Damaged(task.name, {}, found.failures[task.name])
+                    return Damaged(task.name, {}, reason=found.failures[task.name])
                 vectors[condition, item.key] = found.vectors.data
     except (ValueError, OSError) as error:
-        return Damaged(task.name, {}, str(error))
+        return Damaged(task.name, {}, reason=str(error))
     if ears.cache is not None and _nameable(codec):
         for item in task.hearings:
-            table = {condition: vectors[condition, item.key] for condition in NAMES}
+            table = {condition: vectors[condition, item.key] for condition in changes}
+            table |= {condition + _CHANGE: value for condition, value in changes.items()}
             ears.cache.put(_key(ears, content, item, codec), table)
-    return Damaged(task.name, vectors)
+    return Damaged(task.name, vectors, changes)
 
 
-def damage(wav: Tensor, rate: int, condition: str, seed: int = 0, codec: Codec | None = None) -> Tensor:
-    """[C, T] at ``rate`` Hz under a condition of :data:`NAMES` -> [C, T]; without a codec, Opus at 64 kbit/s."""
-    if condition not in NAMES:
-        raise ValueError(f"no condition is called {condition!r}; there are {', '.join(NAMES)}")
-    generator = torch.Generator().manual_seed(seed % (1 << 62))
-    if condition == "codec":
-        out = opus(wav, rate) if codec is None else codec(wav, rate)
-        if out.shape != wav.shape:
-            raise ValueError(f"the codec made {tuple(out.shape)} of {tuple(wav.shape)}: it must keep the shape")
-        return out
-    if condition == "low-pass":
-        # a brick wall in the spectrum of the whole clip: nothing above is left to hear
-        spectrum = torch.fft.rfft(wav.double())
-        hertz = torch.fft.rfftfreq(wav.shape[1], 1 / rate)
-        kept: Tensor = torch.fft.irfft(spectrum * (hertz <= 4000), wav.shape[1]).float()
-        return kept
-    if condition == "noise":
-        power = wav.double().square().mean()
-        noise = torch.randn(wav.shape, generator=generator, dtype=torch.float64)
-        return (wav + noise * torch.sqrt(power / 10)).float()
-    return _shuffled(wav, rate, generator) if condition == "segments" else wav
-
-
-def opus(wav: Tensor, rate: int, bitrate: int = 64_000) -> Tensor:
-    """[C, T] at ``rate`` Hz through Opus and back, equally long."""
-    import soundfile
-
-    inner = resample(wav, rate, 48_000).clamp(-1, 1)
-    level = 1 - (bitrate * inner.shape[0] - 6000 * inner.shape[0]) / (250_000 * inner.shape[0])
-    held = io.BytesIO()
-    soundfile.write(held, inner.T.numpy(), 48_000, format="OGG", subtype="OPUS", compression_level=level)
-    held.seek(0)
-    table, _ = soundfile.read(held, dtype="float32", always_2d=True)
-    out = resample(torch.from_numpy(table.T.copy()), 48_000, rate)
-    return torch.nn.functional.pad(out, (0, max(0, wav.shape[1] - out.shape[1])))[:, : wav.shape[1]]
-
-
-def _shuffled(wav: Tensor, rate: int, generator: torch.Generator) -> Tensor:
-    """Half seconds in another order, with 5 ms of fade at each join so that no click tells."""
-    size, fade = rate // 2, max(1, rate // 200)
-    parts = list(torch.split(wav, size, dim=1))
-    order = torch.randperm(len(parts), generator=generator).tolist()
-    ramp = torch.linspace(0, 1, fade)
-    out = []
-    for index in order:
-        part = parts[index].clone()
-        if part.shape[1] > 2 * fade:
-            part[:, :fade] *= ramp
-            part[:, -fade:] *= ramp.flip(0)
-        out.append(part)
-    return torch.cat(out, dim=1)
+def _conditions(codec: Codec | None) -> list[str]:
+    """Those that can be had: without a codec there is no reconstruction."""
+    return [name for name in NAMES if name != "codec" or codec is not None]
 
 
 def _judged(title: str, key: str, found: Sequence[Damaged]) -> CheckGroup:
     heard = sorted(found, key=lambda item: item.name)
     if len(heard) < LEAST:
         return CheckGroup(judge=title, reason=f"{len(heard)} reference clips could be damaged and heard: need {LEAST}")
-    sets = {name: joined({item.name: item.vectors[name, key] for item in heard}) for name in NAMES}
+    conditions = [name for name in NAMES if (name, key) in heard[0].vectors]
+    sets = {name: joined({item.name: item.vectors[name, key] for item in heard}) for name in conditions}
     clean = sets["clean"]
     halves = _halves(clean)
     if isinstance(halves, str):
         return CheckGroup(judge=title, reason=halves)
-    rows = [halves]
+    rows = {"clean": halves}
     least = _DEAF * of_samples(clean.data).trace
-    for condition in list(NAMES)[1:]:
+    for condition in conditions[1:]:
         value, error = _moved(clean, sets[condition])
-        row = CheckRow(name=NAMES[condition], value=value, low=value - 2 * error, high=value + 2 * error)
-        rows.append(_ranked(condition, row, rows, least))
-    return CheckGroup(judge=title, rows=tuple(rows))
+        row = CheckRow(name=NAMES[condition], value=value, low=value - _SURE * error, high=value + _SURE * error)
+        changed = torch.stack([item.changes[condition] for item in heard]).median()
+        rows[condition] = _ranked(condition, row, rows, least, float(changed))
+    return CheckGroup(judge=title, rows=tuple(rows.values()))
 
 
-def _ranked(condition: str, row: CheckRow, before: Sequence[CheckRow], least: float) -> CheckRow:
-    """The row with the one it must exceed, and whether it does. The first row is that of the halves."""
-    value, halves = row.value or 0.0, before[0]
-    if condition == "codec":
+def _ranked(
+    condition: str, row: CheckRow, before: Mapping[str, CheckRow], least: float, changed: float
+) -> CheckRow:  # fmt: skip
+    """The row with the one it must exceed, and whether it does."""
+    value, halves = row.value or 0.0, before["clean"]
+    if condition in ("opus", "codec"):
         ok = value > max(least, halves.low or 0.0)
         return replace(row, above=halves.name, ok=ok, note="above the lower end of the interval")
-    if condition == "segments":
-        return replace(row, ok=value > least, note="must be heard at all")
-    other = max(before[:2], key=lambda item: item.value or 0.0)
-    return replace(row, above=other.name, ok=value > max(least, other.value or 0.0))
+    if condition not in _WEAKER:
+        return replace(row, note="the weak dose")
+    if changed < _FAINT:
+        return replace(row, note=f"changes these clips by {changed:.0f} dB: nothing is asked")
+    if (row.low or 0.0) <= least:
+        return replace(row, ok=False, note="is not surely heard")
+    other = max((before[name] for name in _WEAKER[condition]), key=lambda item: item.value or 0.0)
+    return replace(row, above=other.name, ok=value > (other.value or 0.0))
 
 
 def _halves(clean: Vectors) -> CheckRow | str:
@@ -240,7 +216,8 @@ def _halves(clean: Vectors) -> CheckRow | str:
     if reason is not None:
         return reason
     means = [sum(getattr(item, name) or 0.0 for item in found) / len(found) for name in ("best", "low", "high")]
-    return CheckRow(name=NAMES["clean"], value=means[0], low=means[1], high=means[2], note="corrected for its bias")
+    row = CheckRow(name=NAMES["clean"], value=means[0], low=means[1], high=means[2], note="corrected for its bias")
+    return row if means[1] <= 0 else replace(row, ok=False, note="lies above 0, and halves are equal music")
 
 
 def _moved(clean: Vectors, other: Vectors) -> tuple[float, float]:
@@ -275,8 +252,8 @@ def _value(group: CheckGroup, name: str | None) -> float:
 def _key(ears: Ears, content: str, item: Hearing, codec: Any) -> str:
     if ears.cache is None:
         return ""
-    about = getattr(codec, "id", "") if codec is not None else "opus"
-    return ears.cache.key(f"{content}|damaged 1|{about}", item.recipe)
+    about = getattr(codec, "id", "") if codec is not None else ""
+    return ears.cache.key(f"{content}|damaged 2|{about}", item.recipe)
 
 
 def _nameable(codec: Any) -> bool:
@@ -284,13 +261,16 @@ def _nameable(codec: Any) -> bool:
     return codec is None or bool(getattr(codec, "id", ""))
 
 
-def _from_cache(task: Damage, ears: Ears, content: str, codec: Any) -> dict[tuple[str, str], Tensor] | None:
+def _from_cache(task: Damage, ears: Ears, content: str, codec: Any) -> Damaged | None:
     if ears.cache is None or not _nameable(codec):
         return None
-    found: dict[tuple[str, str], Tensor] = {}
+    wanted = _conditions(codec)
+    vectors: dict[tuple[str, str], Tensor] = {}
+    changes: dict[str, Tensor] = {}
     for item in task.hearings:
         table = ears.cache.get(_key(ears, content, item, codec))
-        if table is None or set(table) != set(NAMES):
+        if table is None or set(table) != {*wanted, *(name + _CHANGE for name in wanted)}:
             return None
-        found |= {(condition, item.key): value for condition, value in table.items()}
-    return found
+        vectors |= {(name, item.key): table[name] for name in wanted}
+        changes = {name: table[name + _CHANGE] for name in wanted}
+    return Damaged(task.name, vectors, changes)

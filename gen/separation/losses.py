@@ -35,7 +35,7 @@ def spectral(output: Tensor, target: Tensor, windows: Iterable[int] = WINDOWS) -
     for window in windows:
         with torch.no_grad():
             whole = spectra(target.sum(1).flatten(0, 1), window, window // 4).abs()
-            scale = whole.unflatten(0, (output.shape[0], -1)).mean((1, 2, 3))
+            scale = whole.reshape(output.shape[0], -1).mean(1)
             weight = 1 / (scale + 1e-4 * window**0.5)
             # one value for each row of the spectra below
             weight = weight.repeat_interleave(rows // len(weight))
@@ -54,14 +54,9 @@ def level(output: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
     Stems [B, N, C, T] twice -> scalar. ``floor`` of the mixture's energy is added to both, as in Wisdom et al. (2020,
     equation 3): errors below it are worth no more effort, and a silent stem has a finite loss.
     """
-    return _level_rows(output, target, floor).mean()
-
-
-def _level_rows(output: Tensor, target: Tensor, floor: float) -> Tensor:
-    """[B, N]"""
     soft = floor * target.sum(1).square().sum((1, 2))[:, None] + 1e-4
     error = (output - target).square().sum((2, 3))
-    return ((error + soft) / (target.square().sum((2, 3)) + soft)).log10()
+    return ((error + soft) / (target.square().sum((2, 3)) + soft)).log10().mean()
 
 
 def si_sdr(output: Tensor, target: Tensor) -> Tensor:
@@ -74,17 +69,6 @@ def si_sdr(output: Tensor, target: Tensor) -> Tensor:
     aim = (output * target).sum(-1, keepdim=True) / energy.clamp(min=1e-8) * target
     ratio = (aim.square().sum(-1) + 1e-8) / ((output - aim).square().sum(-1) + 1e-8)
     return 10 * ratio.log10()
-
-
-def utterance_sdr(output: Tensor, target: Tensor) -> Tensor:
-    """SDR in dB over the whole of each stem, [.., C, T] twice -> [..]; NaN where the stem is silent.
-
-    10 log10 of the stem's energy over the error's (Fabbro et al., Sound Demixing Challenge 2023, equation 1).
-    """
-    energy = target.double().square().sum((-2, -1))
-    error = (output.double() - target.double()).square().sum((-2, -1))
-    ratio = 10 * ((energy + 1e-7) / (error + 1e-7)).log10()
-    return torch.where(energy > 1e-7, ratio, torch.nan)
 
 
 def permutation_invariant(
@@ -111,8 +95,8 @@ def permutation_invariant(
 def mixture_invariant(output: Tensor, mixes: Tensor, floor: float = 1e-3) -> tuple[Tensor, Tensor]:
     """MixIT: outputs [B, M, C, T] of a mix of two mixes [B, 2, C, T] -> ([B], [B, M]).
 
-    Wisdom et al. (2020, section 3.2): each output goes to one mix so that :func:`level` is smallest. Returns that and the
-    mix of each output. Needs no stems.
+    Wisdom et al. (2020, section 3.2): each output goes to one mix so that :func:`level` is smallest. Returns that, and
+    the mix of each output. Needs no stems.
     """
     count = output.shape[1]
     if mixes.shape[1] != 2 or output.shape[2:] != mixes.shape[2:]:
@@ -120,14 +104,17 @@ def mixture_invariant(output: Tensor, mixes: Tensor, floor: float = 1e-3) -> tup
     if count > 10:
         raise ValueError(f"{count} outputs have too many ways to be shared: at most 10")
     ways = torch.tensor(list(itertools.product((0.0, 1.0), repeat=count)), device=output.device)
-    # sums are linear: energies of the errors follow from products of outputs, without forming every sum
-    second = torch.einsum("wm,bmct->bwct", ways, output)
-    first = output.sum(1, keepdim=True) - second
-    rows = [
-        torch.stack([_level_rows(torch.stack([first[:, w], second[:, w]], 1), mixes, floor).mean(1)]).squeeze(0)
-        for w in range(len(ways))
-    ]
-    best, chosen = torch.stack(rows, 1).min(1)
+    # the energy of a sum follows from products of its terms: no sum of any way is formed
+    rows = torch.cat([mixes, output], 1).flatten(2)
+    products = rows @ rows.mT
+    within = products[:, 2:, 2:]
+    soft = floor * products[:, :2, :2].sum((1, 2)) + 1e-4
+    total = output.new_zeros(())
+    for mix, share in enumerate((1 - ways, ways)):
+        energy = products[:, mix, mix][:, None]
+        error = energy - 2 * products[:, mix, 2:] @ share.T + torch.einsum("wm,bmn,wn->bw", share, within, share)
+        total = total + ((error.clamp(min=0) + soft[:, None]) / (energy + soft[:, None])).log10() / 2
+    best, chosen = total.min(1)
     return best, ways[chosen].long()
 
 

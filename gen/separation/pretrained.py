@@ -61,7 +61,9 @@ def load(folder: str | os.PathLike[str]) -> tuple[BandSplit, dict[str, Any]]:
         unknown = sorted(set(header["config"]) - known)
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in header["config"].items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in header["config"].items()
+        }
         model = BandSplit(BandSplitConfig(**values))
         weights = load_file(str(folder / "model.safetensors"))
         model.load_state_dict({name: value.float() for name, value in weights.items()})

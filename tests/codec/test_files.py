@@ -109,8 +109,9 @@ def test_the_length_comes_back_at_the_rate_of_the_source(mono: Codec, tmp_path: 
         sink = io.BytesIO()  # out of a pipe, too, where the length stands at the end
         decode_file(_piped((tmp_path / "a.dsc").read_bytes()), sink, mono, rate=rate)
         assert soundfile.info(io.BytesIO(sink.getvalue())).frames == samples
-        decode_file(tmp_path / "a.dsc", tmp_path / "b.wav", mono, rate=16000)  # at another rate: the same duration
-        assert abs(audio.info(tmp_path / "b.wav").samples - samples * 16000 / rate) <= 1
+        for other in (16000, 11025, 48000, 96000):  # at another rate the same duration, by the length at the source's
+            decode_file(tmp_path / "a.dsc", tmp_path / "b.wav", mono, rate=other)
+            assert audio.info(tmp_path / "b.wav").samples == round(samples * other / rate)
 
 
 def test_an_mp3_comes_back_as_long_as_it_decodes(mono: Codec, tmp_path: Path) -> None:

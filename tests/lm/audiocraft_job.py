@@ -268,7 +268,7 @@ def main(words: Sequence[str]) -> int:
         if words:
             archive = Path(words[0])
         else:
-            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
+            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "audiocraft"]
             subprocess.run([*pip, PACKAGE, "-d", name], check=True)
             archive = next(folder.glob("audiocraft-*.tar.gz"))
         with tarfile.open(archive) as package:

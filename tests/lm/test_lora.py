@@ -1,4 +1,4 @@
-"""Adapters: nothing at birth, the same beside a layer and inside it, exchangeable on 8 bits, refused where they do not fit."""
+"""Adapters: nothing at birth, the same beside a layer and inside it, exchangeable on 8 bits, refused elsewhere."""
 
 from pathlib import Path
 

@@ -42,6 +42,49 @@ def test_a_run_goes_on_from_the_file_to_the_same_weights(packed: Path, tmp_path:
         codec_state.restore(tmp_path / "state.safetensors", tmp_path / "again")
 
 
+def test_a_small_file_leaves_out_the_weights_and_rounds_the_averages(packed: Path, tmp_path: Path) -> None:
+    where = (str(packed), str(packed))
+    folder = recipes.train(small(**{"codec.outer": "32"}), *where, str(tmp_path / "run"), stop=10, quiet=True)
+    words = ["export", str(tmp_path / "run")]
+    codec_state.main([*words, str(tmp_path / "whole.safetensors")])
+    codec_state.main([*words, str(tmp_path / "small.safetensors"), "--small"])
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "small")]
+    with safe_open(tmp_path / "small.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert sizes[1] < 0.5 * sizes[0] and not any(name.startswith(("model.", "ema.")) for name in names)
+    again = tmp_path / "again"
+    codec_state.main(["restore", str(tmp_path / "small.safetensors"), str(again), "--codec", str(folder)])
+    was, now = (torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("run", "again"))
+    assert was["step"] == now["step"] == 10 and was["config"] == now["config"]
+    assert all(torch.equal(was["extra"]["adversary"][name], value) for name, value in now["extra"]["adversary"].items())
+    for name, value in was["ema"].items():  # as the exported codec has them: in half precision
+        torch.testing.assert_close(now["ema"][name], value, rtol=2e-3, atol=1e-4)
+        assert torch.equal(now["model"][name], now["ema"][name])
+    rounded = 0
+    for optimiser, state in was["optimisers"].items():
+        for index, moments in state["state"].items():
+            for name, value in moments.items():
+                found = now["optimisers"][optimiser]["state"][index][name]
+                assert found.shape == value.shape
+                if value.numel() < 256:
+                    assert torch.equal(found, value)
+                elif name == "exp_avg_sq":  # never smaller than it was, for it is divided by
+                    assert bool((found >= value * (1 - 1e-5)).all())
+                    assert float((found.sqrt() - value.sqrt()).abs().max()) <= float(value.sqrt().max()) / 254
+                    rounded += 1
+                else:
+                    assert float((found - value).abs().max()) <= float(value.abs().max()) / 253
+    assert rounded
+    recipes.train(small(**{"codec.outer": "32"}), *where, str(again), quiet=True)  # and it goes on
+    assert torch.load(again / "checkpoint.pt", weights_only=True)["step"] == 12
+    with pytest.raises(ValueError, match="--codec"):
+        codec_state.restore(tmp_path / "small.safetensors", tmp_path / "third")
+    other = recipes.train(small(**{"codec.lookup": "gradient"}), *where, str(tmp_path / "other"), stop=1, quiet=True)
+    with pytest.raises(ValueError, match="another shape"):
+        codec_state.restore(tmp_path / "small.safetensors", tmp_path / "third", other)
+    assert not (tmp_path / "third").exists()
+
+
 def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint\.pt"):
         codec_state.export(tmp_path, tmp_path / "x.safetensors")

@@ -25,20 +25,20 @@ def runs(tmp_path_factory):
     reports = {}
     for name in ("good", "off"):
         saved = str(root / "ref.safetensors") if name == "good" else None
-        reports[name] = score.score(root / name, root / "ref", said,
+        reports[name] = score.score(root / name, root / "ref", prompts=said,
                                     settings=settings(cache=cache, save_reference=saved))  # fmt: skip
         write(reports[name], root / f"report-{name}", page=False)
     return root, reports
 
 
 def scored(root, name, reference, **more):
-    return score.score(root / name, root / reference, root / "said.csv", settings=settings(**more))
+    return score.score(root / name, root / reference, prompts=root / "said.csv", settings=settings(**more))
 
 
 def test_a_shipped_reference_gives_the_same_figures(runs):
     root, reports = runs
     ear = Bands()
-    report = score.score(root / "good", root / "ref.safetensors", root / "said.csv", settings=settings(ear))
+    report = score.score(root / "good", root / "ref.safetensors", prompts=root / "said.csv", settings=settings(ear))
     assert report.results == reports["good"].results
     assert report.self_check == replace(reports["good"].self_check, groups=report.self_check.groups)
     assert [group.ok for group in report.self_check.groups] == [group.ok for group in reports["good"].self_check.groups]

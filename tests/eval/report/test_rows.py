@@ -134,6 +134,6 @@ def test_within_prompt_diversity_needs_two_of_one_prompt(tmp_path):
     table = "file,caption\nc00,band 0\nc01,band 0\nc02,band 1\nc03,band 2\n"
     (tmp_path / "said.csv").write_text(table)
     chosen = ScoreSettings(own_judge=False, self_check=False)
-    report = score.score(tmp_path / "gen", None, tmp_path / "said.csv", settings=chosen)
+    report = score.score(tmp_path / "gen", None, prompts=tmp_path / "said.csv", settings=chosen)
     assert report.result("within-prompt").value > 0
     assert "several seeds" in score.score(tmp_path / "gen", settings=chosen).result("within-prompt").reason

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 from dataclasses import replace
 
@@ -34,8 +35,8 @@ def made(tmp_path_factory):
     clips(root / "gen", COUNT, seed=100)
     clips(root / "ref", COUNT, seed=0)
     captions(root / "said.csv", COUNT)
-    report = score.score(root / "gen", root / "ref", root / "said.csv", None, None,
-                         settings(cache=str(root / "cache")))  # fmt: skip
+    report = score.score(root / "gen", root / "ref", prompts=root / "said.csv",
+                         settings=settings(cache=str(root / "cache")))  # fmt: skip
     return root, report
 
 
@@ -213,16 +214,16 @@ def test_nothing_usable_and_no_folder(tmp_path):
 def test_captions_that_do_not_match_are_named_with_counts(tmp_path):
     clips(tmp_path / "gen", 4)
     (tmp_path / "said.csv").write_text("file,caption\nc00.wav,band 0\nc01,band 1\nother.wav,band 2\nmore.wav,band 3\n")
-    report = score.score(tmp_path / "gen", None, tmp_path / "said.csv", settings=settings())
+    report = score.score(tmp_path / "gen", None, prompts=tmp_path / "said.csv", settings=settings())
     item = report.result("clap@bands")
     assert item.clips == 2 and item.left_out == 2 and "2 clips have no caption: c02, c03" in item.notes
     assert any("2 entries of said.csv have no clip: other.wav, more.wav" in note for note in report.notes)
     assert report.inputs["prompts"]["spare"] == ["other.wav", "more.wav"]
     with pytest.raises(ValueError, match="are not named in"):
-        score.score(tmp_path / "gen", None, tmp_path / "said.csv", settings=settings(strict=True))
+        score.score(tmp_path / "gen", None, prompts=tmp_path / "said.csv", settings=settings(strict=True))
     (tmp_path / "said.csv").write_text("file,caption\nx.wav,band 0\n")
     with pytest.raises(ValueError, match="none of its 1 entries names one of the 4 clips"):
-        score.score(tmp_path / "gen", None, tmp_path / "said.csv", settings=settings())
+        score.score(tmp_path / "gen", None, prompts=tmp_path / "said.csv", settings=settings())
 
 
 def test_foreign_protocols_say_what_they_need_or_use_what_is_given(tmp_path):
@@ -252,3 +253,32 @@ def test_a_recipe_of_another_judge_is_another_recipe(made):
     _, report = made
     one, two = (report.result(f"frechet@{name}").recipe for name in ("logmel", "bands"))
     assert one != two and isinstance(report.recipes[one], Recipe)
+
+
+def test_a_corrupt_file_among_a_thousand_is_named_counted_and_left_out(tmp_path):
+    # one content under a thousand names: it is heard once, and found again by its bytes
+    source = clips(tmp_path / "one", 1) / "c00.wav"
+    (tmp_path / "gen").mkdir()
+    for n in range(1000):
+        os.link(source, tmp_path / "gen" / f"c{n:04d}.wav")
+    (tmp_path / "gen" / "c0500.wav").unlink()
+    (tmp_path / "gen" / "c0500.wav").write_bytes(b"RIFF no wave at all")
+    chosen = ScoreSettings(own_judge=False, cache=str(tmp_path / "cache"))
+    report = score.score(tmp_path / "gen", settings=chosen)
+    assert set(report.generated.failures) == {"c0500"} and report.generated.clips == 999
+    item = report.result("loudness")
+    assert item.clips == 999 and item.left_out == 1 and any("c0500" in note for note in item.notes)
+    with pytest.raises(ValueError, match=r"c0500.*--strict stops here"):
+        score.score(tmp_path / "gen", settings=replace(chosen, strict=True))
+
+
+def test_the_front_door_takes_a_recipe(tmp_path):
+    from descant import eval as room
+
+    clips(tmp_path / "gen", 2)
+    chosen = ScoreSettings(own_judge=False, self_check=False)
+    report = room.score(tmp_path / "gen", tmp_path / "gen", "paper-musicgen", settings=chosen)
+    assert isinstance(report, room.Report) and "frechet@paper-musicgen" in [item.metric for item in report.results]
+    assert "frechet@logmel" not in [item.metric for item in report.results]
+    with pytest.raises(ValueError, match="no recipe is called 'v9'"):
+        room.score(tmp_path / "gen", None, ["descant-v1", "v9"], settings=chosen)

@@ -1,7 +1,8 @@
 import pytest
+import soundfile
 import torch
 
-from descant.eval.report import score, selfcheck
+from descant.eval.report import damage, score, selfcheck
 from descant.eval.report.judges import Judge
 from descant.eval.report.results import CheckGroup, CheckRow
 from descant.eval.report.score import ScoreSettings, write
@@ -17,30 +18,32 @@ def level(wav):
 
 def test_damage_is_what_it_says():
     wav = torch.stack([tone(1, 3, 2.0), tone(7, 4, 2.0)])
-    low = selfcheck.damage(wav, RATE, "low-pass")
+    low = damage.damage(wav, RATE, "low-pass-4k")
     power = torch.fft.rfft(low.double()).abs().square()
     hertz = torch.fft.rfftfreq(wav.shape[1], 1 / RATE)
     assert float(power[:, hertz > 4000].sum()) < 1e-9 * float(power.sum())
     assert level(low[0]) == pytest.approx(level(wav[0]), rel=0.02) and level(low[1]) < 0.01 * level(wav[1])
-    noisy = selfcheck.damage(wav, RATE, "noise", seed=1)
+    noisy = damage.damage(wav, RATE, "noise-10", seed=1)
     assert 10 * torch.log10(torch.tensor(level(wav) / level(noisy - wav))) == pytest.approx(10, abs=0.2)
-    assert torch.equal(noisy, selfcheck.damage(wav, RATE, "noise", seed=1))
-    assert not torch.equal(noisy, selfcheck.damage(wav, RATE, "noise", seed=2))
-    mixed = selfcheck.damage(wav, RATE, "segments", seed=1)
+    assert torch.equal(noisy, damage.damage(wav, RATE, "noise-10", seed=1))
+    assert not torch.equal(noisy, damage.damage(wav, RATE, "noise-10", seed=2))
+    mixed = damage.damage(wav, RATE, "segments-half", seed=1)
     assert mixed.shape == wav.shape and not torch.equal(mixed, wav)
     middles = [part[:, 200:-200] for part in torch.split(wav, RATE // 2, dim=1)]
     found = [part[:, 200:-200] for part in torch.split(mixed, RATE // 2, dim=1)]
     assert all(any(torch.equal(one, other) for other in middles) for one in found)
-    assert torch.equal(selfcheck.damage(wav, RATE, "clean"), wav)
+    assert torch.equal(damage.damage(wav, RATE, "clean"), wav)
     with pytest.raises(ValueError, match="no condition"):
-        selfcheck.damage(wav, RATE, "louder")
+        damage.damage(wav, RATE, "louder")
     with pytest.raises(ValueError, match="must keep the shape"):
-        selfcheck.damage(wav, RATE, "codec", codec=lambda wav, rate: wav[:, :10])
+        damage.damage(wav, RATE, "codec", codec=lambda wav, rate: wav[:, :10])
+    with pytest.raises(ValueError, match="needs one"):
+        damage.damage(wav, RATE, "codec")
 
 
 def test_opus_keeps_the_shape_and_most_of_the_sound():
     wav = torch.stack([tone(2, 3, 1.0), tone(3, 4, 1.0)])
-    out = selfcheck.damage(wav, RATE, "codec")
+    out = damage.damage(wav, RATE, "opus")
     assert out.shape == wav.shape
     error = level(out - wav)
     assert 1e-6 * level(wav) < error < 0.1 * level(wav)
@@ -57,19 +60,23 @@ def sets(tmp_path_factory):
 
 def test_a_sound_judge_ranks_damage(sets):
     chosen = settings(cache=str(sets / "cache"))
-    report = score.score(sets / "gen", sets / "ref", sets / "said.csv", settings=chosen)
+    report = score.score(sets / "gen", sets / "ref", prompts=sets / "said.csv", settings=chosen)
     groups = {group.judge: group for group in report.self_check.groups}
     rows = {row.name: row for row in groups["logmel"].rows}
-    assert [row.name for row in groups["logmel"].rows] == list(selfcheck.NAMES.values())
-    assert rows["reference halves"].low < rows["codec reconstruction"].value
-    assert rows["codec reconstruction"].value < min(
-        rows[name].value for name in rows if "4 kHz" in name or "10 dB" in name
-    )
+    assert [row.name for row in groups["logmel"].rows] == list(damage.NAMES.values())
+    assert rows["reference halves"].low < 0 < rows["codec reconstruction"].value
+    for weak, strong in (
+        ("low-pass 8 kHz", "low-pass 4 kHz"), ("white noise, 20 dB SNR", "white noise, 10 dB SNR"),
+        ("segments of 2 s shuffled", "segments of 0.5 s shuffled"), ("Opus, 64 kbit/s a channel", "low-pass 4 kHz"),
+        ("Opus, 64 kbit/s a channel", "white noise, 10 dB SNR"),
+    ):  # fmt: skip
+        assert rows[weak].value < rows[strong].value and rows[strong].low > 0
+    assert rows["low-pass 4 kHz"].above in ("low-pass 8 kHz", "Opus, 64 kbit/s a channel")
     assert (
         groups["bands, captions"].ok
         and groups["bands, captions"].rows[1].value > groups["bands, captions"].rows[0].value
     )
-    again = score.score(sets / "gen", sets / "ref", sets / "said.csv", settings=chosen)
+    again = score.score(sets / "gen", sets / "ref", prompts=sets / "said.csv", settings=chosen)
     assert again.self_check == report.self_check  # out of the cache
 
 
@@ -77,20 +84,53 @@ def test_a_deaf_judge_makes_the_report_invalid_and_it_is_written_nonetheless(set
     chosen = ScoreSettings(own_judge=False, judges=(Judge("deaf", Deaf()),), codec=rounded, cache=str(sets / "cache"))
     report = score.score(sets / "gen", sets / "ref", settings=chosen)
     assert not report.valid
-    assert (
-        "deaf: 'codec reconstruction' (0) is not above 'reference halves' (0); deaf: 'low-pass 4 kHz' (0) is not above"
-        in report.self_check.reason
-    )
+    assert "deaf: 'codec reconstruction' (0) is not above 'reference halves' (0)" in report.self_check.reason
+    for name in ("low-pass 4 kHz", "white noise, 10 dB SNR", "segments of 0.5 s shuffled"):
+        assert f"deaf: '{name}' (0) is not surely heard" in report.self_check.reason
     folder = write(report, tmp_path / "out", page=False)
     text = (folder / "tables.md").read_text()
     assert "**Invalid: the self-check failed.**" in text and "WRONG ORDER" in text
     assert "% INVALID" in (folder / "tables.tex").read_text()
 
 
+@pytest.mark.parametrize(("strong", "weak"), [
+    ("noise-10", "noise-20"), ("segments-half", "segments-2"),
+])  # fmt: skip
+def test_a_judge_to_which_less_is_worse_is_found_out(sets, monkeypatch, strong, weak):
+    def swapped(wav, rate, condition, *rest):
+        return damage.damage(wav, rate, {strong: weak, weak: strong}.get(condition, condition), *rest)
+
+    monkeypatch.setattr(selfcheck, "damage", swapped)
+    chosen = ScoreSettings(own_judge=False)
+    report = score.score(sets / "gen", sets / "ref", settings=chosen)
+    assert not report.valid and f"logmel: '{damage.NAMES[strong]}' (" in report.self_check.reason
+    assert "codec reconstruction" not in [row.name for row in report.self_check.groups[0].rows]  # none was given
+
+
+def test_damage_that_changes_nothing_asks_nothing(tmp_path):
+    clips(tmp_path / "gen", 2)
+    (tmp_path / "ref").mkdir()
+    for n in range(16):
+        soundfile.write(tmp_path / "ref" / f"c{n}.wav", tone(n % 5, n, 1.6, 8000).numpy(), 8000, subtype="FLOAT")
+    report = score.score(tmp_path / "gen", tmp_path / "ref", settings=ScoreSettings(own_judge=False))
+    rows = {row.name: row for row in report.self_check.groups[0].rows}
+    assert "nothing is asked" in rows["low-pass 4 kHz"].note and rows["low-pass 4 kHz"].above is None
+    assert rows["white noise, 10 dB SNR"].above and report.valid
+
+
+def test_how_much_was_changed_is_told_in_decibels():
+    wav = tone(1, 3, 1.0)[None]
+    assert damage.change(wav, wav) == -200
+    assert damage.change(wav, wav * 1.1) == pytest.approx(-20, abs=0.01)
+    assert damage.change(wav, torch.zeros_like(wav)) == pytest.approx(0, abs=1e-9)
+
+
 def test_captions_that_fit_no_better_than_others_are_found_out(sets):
     # every clip gets another one's band
     (sets / "wrong.csv").write_text("file,caption\n" + "".join(f"c{n:02d}.wav,band {(n + 3) % 6}\n" for n in range(16)))
-    report = score.score(sets / "gen", sets / "ref", sets / "wrong.csv", settings=settings(cache=str(sets / "cache")))
+    report = score.score(
+        sets / "gen", sets / "ref", prompts=sets / "wrong.csv", settings=settings(cache=str(sets / "cache"))
+    )
     assert not report.valid and "bands, captions: 'own captions'" in report.self_check.reason
 
 

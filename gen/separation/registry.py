@@ -1,0 +1,57 @@
+"""Separators by name, and the front door."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .contract import Separator
+from .stems import Stems
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from ...codec.audio import Audio
+
+#: Where the package keeps the trained default.
+EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "separator"
+
+
+def _embedded() -> Separator:
+    from .bandsplit_separator import BandSplitSeparator
+
+    return BandSplitSeparator.load(EMBEDDED)
+
+
+#: Name -> what makes it. A new method is one more row.
+REGISTRY: dict[str, Callable[[], Separator]] = {"embedded": _embedded}
+
+
+def get(name_or_folder: str | os.PathLike[str] = "embedded") -> Separator:
+    """A separator by name, or from a folder that ``descant train separator`` exported.
+
+    Raises ValueError for a name that does not exist.
+    """
+    if isinstance(name_or_folder, str) and name_or_folder in REGISTRY:
+        return REGISTRY[name_or_folder]()
+    if Path(name_or_folder).is_dir():
+        from .bandsplit_separator import BandSplitSeparator
+
+        return BandSplitSeparator.load(name_or_folder)
+    raise ValueError(f"no separator {str(name_or_folder)!r}: choose {', '.join(REGISTRY)}, or name a folder with one")
+
+
+def separate(
+    audio: str | os.PathLike[str] | Audio | Tensor | np.ndarray, sample_rate: int | None = None, *,
+    model: str | os.PathLike[str] | Separator = "embedded", stems: str | Sequence[str] | None = None,
+) -> Stems:  # fmt: skip
+    """Take a sound apart: a file, an ``Audio``, or samples [T] or [C, T] at ``sample_rate`` Hz.
+
+    model: a name, a folder, or a separator. stems: which ones (None: all): names, ``-name`` for all but it, ``a+b`` for
+    two as one. The stems have the sound's own rate, channels and length, and with ``.residual`` they add up to it.
+    """
+    separator = model if isinstance(model, Separator) else get(model)
+    return separator.separate(audio, sample_rate, stems=stems)

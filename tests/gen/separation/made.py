@@ -1,0 +1,97 @@
+"""Separators with random weights and sounds to take apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from descant.gen.separation.bandsplit import BandSplit, BandSplitConfig
+from descant.gen.separation.bandsplit_separator import BandSplitSeparator
+from descant.gen.separation.contract import Layout, Separator, WrapSeparator
+from descant.gen.separation.registry import EMBEDDED, REGISTRY
+
+SMALL = Layout(chunk=0.4, before=0.1, after=0.15, fade=0.05)
+
+
+def tiny(**changes: object) -> BandSplitConfig:
+    sizes: dict[str, object] = {
+        "rate": 16000, "window": 512, "hop": 128, "bands": 8, "width": 8, "hidden": 12, "mixed": 12, "reach": (1, 2),
+        "mixed_reach": (2,), "level_seconds": 0.2,
+    }  # fmt: skip
+    return BandSplitConfig(**{**sizes, **changes})  # type: ignore[arg-type]
+
+
+def network(seed: int = 0, **changes: object) -> BandSplit:
+    torch.manual_seed(seed)
+    made = BandSplit(tiny(**changes))
+    with torch.no_grad():
+        for layer in made.leave:
+            layer.weight.mul_(6)  # type: ignore[union-attr, operator]  # masks far from equal shares
+    return made.eval()
+
+
+class Filters(nn.Module):
+    """Two FIR filters: not consistent with the mix, and not without a memory of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.register_buffer("taps", torch.randn(2, 1, 65) * 0.1)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav: [B, C, T] -> [B, 2, C, T]."""
+        out = nn.functional.conv1d(wav.flatten(0, 1)[:, None], self.taps, padding=32)  # type: ignore[arg-type]
+        return out.unflatten(0, wav.shape[:2]).transpose(1, 2)
+
+
+class Bend(nn.Module):
+    """Not linear: hears how loud the mix is."""
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav: [B, C, T] -> [B, 2, C, T]."""
+        return torch.stack([wav.tanh(), (2 * wav).sin() * 0.3], 1)
+
+
+def _with(method: Separator, layout: Layout) -> Separator:
+    method.layout = layout
+    return method
+
+
+#: Every registered separator, and some with random weights that have other layouts, rates and channels.
+SEPARATORS: dict[str, Callable[[], Separator]] = {
+    **{name: make for name, make in REGISTRY.items() if name != "embedded" or EMBEDDED.exists()},
+    "bandsplit": lambda: BandSplitSeparator(network(), SMALL),
+    "bandsplit-causal": lambda: BandSplitSeparator(network(causal=True), SMALL),
+    "bandsplit-mono": lambda: BandSplitSeparator(network(channels=1), SMALL),
+    "filters-any-rate": lambda: _with(WrapSeparator(Filters(), ("a", "b"), 16000, None, levelled=False), SMALL),
+    "bend-levelled-batched": lambda: WrapSeparator(
+        Bend(), ("a", "b"), 22050, 1, Layout(chunk=0.3, before=0.05, after=0.05, fade=0.1, batch=3)
+    ),
+}
+
+
+def sound(seconds: float, rate: int, channels: int = 2, seed: int = 0) -> Tensor:
+    """Notes, noise and clicks, [C, T]."""
+    dice = torch.Generator().manual_seed(seed)
+    time = torch.arange(round(seconds * rate)) / rate
+    rows = []
+    for channel in range(channels):
+        wav = 0.05 * torch.randn(len(time), generator=dice)
+        for partial in (1, 2, 3):
+            wav = wav + 0.2 / partial * torch.sin(2 * math.pi * 220 * (1 + 0.3 * channel) * partial * time)
+        wav = wav + (torch.rand(len(time), generator=dice) > 0.999).float() * 0.5
+        rows.append(wav)
+    return torch.stack(rows)
+
+
+def blocks(wav: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """wav [C, T] in blocks whose sizes go round ``sizes``."""
+    parts, at, number = [], 0, 0
+    while at < wav.shape[-1]:
+        size = sizes[number % len(sizes)]
+        parts.append(wav[:, at : at + size])
+        at, number = at + size, number + 1
+    return parts
