@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .request import DURATION_LIMITS, Request, RequestError, resolve, resolve_continuation
 
 if TYPE_CHECKING:
+    from ..codec.audio import Audio
     from .generate import Music
     from .load import Studio
 
@@ -27,7 +28,9 @@ _GENERATE = """examples:
   descant generate "an upbeat bossa nova in G minor with flute and nylon guitar" --duration 10 --seed 7 -o out.wav
   descant generate "slow blues" --instruments "electric guitar, organ, drums" --key E --count 4 -o take.flac
   descant generate --genre waltz --chords "C Am F G7" --tempo 150 --json -o waltz.ogg
+  descant generate "reggae" --guidance text=4,key=2,rest=3 --negative "loud drums, rock" -o far.wav
   descant generate "reggae" --quiet -o - | aplay
+  descant generate "synth pop" --model facebook/musicgen-melody --melody hum.wav -o song.wav
 
 Options win over the sentence. What neither says is chosen by the seed and reported (--json: "asked" and "chosen").
 With --count the files are called take_1.flac, take_2.flac ...; number i is what --seed SEED+i-1 makes alone.
@@ -37,7 +40,7 @@ _EXTEND = """examples:
   descant extend loop.mp3 --seconds 30 --text "funk with slap bass" --tempo 104 -o longer.flac
 
 The given part is kept as it is, at its own rate and channels, save the last 20 ms, which fade into what follows. The
-continuation is mono, given to every channel at that channel's level. Input may be hours long: it is never held whole.
+continuation is mono, given to every channel at that channel's level; a stereo MusicGen continues both. Input may be hours long: it is never held whole.
 """
 
 
@@ -57,6 +60,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         help="seconds, {:g} to {:g} (default: 10)".format(*DURATION_LIMITS),
     )  # fmt: skip
     new.add_argument("--count", type=int, default=1, metavar="N", help=f"how many, 1 to {_COUNT_LIMIT} (default: 1)")
+    new.add_argument("--melody", metavar="FILE", help="a sound whose tune is followed (MusicGen's melody models)")
     _wishes(new)
     new.set_defaults(run=run_generate)
     more = commands.add_parser(
@@ -83,8 +87,12 @@ def _wishes(command: argparse.ArgumentParser) -> None:
     draw = command.add_argument_group("how tokens are drawn")
     draw.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same music (default: a fresh one)")
     draw.add_argument(
-        "--guidance", type=float, default=None, metavar="G", help="how strictly wishes are followed, 0 to 20"
-    )
+        "--guidance", default=None, metavar="G",
+        help="how strictly wishes are followed, 0 to 20 (default: 3); or for some of text, genre, instruments, tempo, "
+        "beat, key, chords and the rest one each: text=4,key=2,rest=3",
+    )  # fmt: skip
+    draw.add_argument("--nested", action="store_true", help="each of those on top of the ones before it")
+    draw.add_argument("--negative", metavar="SENTENCE", help="what to lead away from, such as 'loud drums, rock'")
     draw.add_argument(
         "--temperature", type=float, default=None, metavar="T", help="0 is the most likely, 1 is as trained"
     )
@@ -98,7 +106,12 @@ def _wishes(command: argparse.ArgumentParser) -> None:
     )
     out.add_argument("--json", action="store_true", help="a report on standard output")
     out.add_argument("--quiet", action="store_true", help="no progress, no summary")
-    out.add_argument("--model", default="embedded", metavar="NAME", help="a folder instead of the embedded model")
+    out.add_argument(
+        "--model",
+        default="embedded",
+        metavar="NAME",
+        help="a folder, or a MusicGen's hub id such as facebook/musicgen-small",
+    )
     out.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as many as help)")
     out.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
 
@@ -107,12 +120,31 @@ def request_of(args: argparse.Namespace) -> Request:
     """The request in parsed arguments."""
     if args.threads is not None and not 1 <= args.threads <= _THREADS:
         raise RequestError(f"threads {args.threads} is outside 1 to {_THREADS}")
-    given = {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p")}
+    given = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "negative")}
+    given["guidance"] = None if args.guidance is None else guidance_of(args.guidance)
     return Request(
         text=args.text, genre=args.genre, instruments=args.instruments, tempo=args.tempo, key=args.key,
         beats_per_bar=args.beats_per_bar, chords=args.chords, duration=args.duration, seed=args.seed,
-        **{name: value for name, value in given.items() if value is not None},
+        nested=args.nested, **{name: value for name, value in given.items() if value is not None},
     ).seeded()  # fmt: skip
+
+
+def guidance_of(typed: str) -> float | dict[str, float]:
+    """``3`` or ``text=3,key=2``."""
+    weights = {}
+    for part in typed.split(","):
+        name, equals, number = (piece.strip() for piece in part.rpartition("="))
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise RequestError(
+                f"guidance {typed!r}: type a number such as 3, or one each such as text=3,key=2"
+            ) from None
+        if bool(equals) != bool(name):
+            raise RequestError(f"guidance {typed!r}: a name is missing before '='")
+    if "" in weights and len(weights) > 1 or typed.count(",") >= len(weights):
+        raise RequestError(f"guidance {typed!r}: type one number, or names with one number each")
+    return weights.get("", weights)
 
 
 def run_generate(args: argparse.Namespace) -> None:
@@ -125,26 +157,38 @@ def run_generate(args: argparse.Namespace) -> None:
     resolve(requests[0])
     name = args.output or f"descant-{first}.wav"
     targets = _targets(name, args.count, args.json)
+    melody = _melody(args.melody)
     studio = _studio(args)
     reports = []
     with _delivered(targets) as paths:
         for index, (one, path) in enumerate(zip(requests, paths, strict=True)):
             label = "music" if args.count == 1 else f"music {index + 1}/{args.count}"
-            reports.append(_generate_one(args, studio, one, path, (label, targets[index])))
+            reports.append(_generate_one(args, (studio, melody), one, path, (label, targets[index])))
     _print_json(args, reports)
 
 
 def _generate_one(
-    args: argparse.Namespace, studio: Studio, request: Request, path: Path, names: tuple[str, str]
+    args: argparse.Namespace, means: tuple[Studio, Audio | None], request: Request, path: Path, names: tuple[str, str]
 ) -> Any:
     from ..codec import audio
     from .generate import generate
 
     began = time.perf_counter()
     with _progress(args.quiet, names[0]) as progress:
-        music = generate(studio, request, progress)
+        music = generate(means[0], request, progress, means[1])
     audio.write(path, music)
     return _report(args, music, names[1], time.perf_counter() - began)
+
+
+def _melody(name: str | None) -> Audio | None:
+    """The first ten minutes of a sound file, the longest music that is made."""
+    if name is None:
+        return None
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"there is no file {name}")
+    from ..codec import audio
+
+    return audio.read(name, duration=DURATION_LIMITS[1])
 
 
 def run_extend(args: argparse.Namespace) -> None:

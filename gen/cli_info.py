@@ -109,8 +109,11 @@ def about_model(name: str) -> dict[str, Any]:
     """Facts of a model: sizes, parameters, rates, presets."""
     from ..codec import model as codecs
     from ..lm import model as models
+    from ..lm.musicgen_files import is_musicgen
     from .load import find, load
 
+    if is_musicgen(name):
+        return _about_musicgen(name)
     folders = find(name)
     studio = load(name)
     codec, lm = studio.codec, studio.lm
@@ -132,6 +135,20 @@ def about_model(name: str) -> dict[str, Any]:
             "codec": [row.__name__ for row in (codecs.nano, codecs.tiny)],
             "lm": [row.__name__ for row in (models.nano, models.embedded, models.base)],
         },
+    }  # fmt: skip
+
+
+def _about_musicgen(name: str) -> dict[str, Any]:
+    from .musicgen import load
+
+    studio = load(name)
+    codec, lm = studio.codec, studio.lm.config
+    kind = f"MusicGen, {'melody' if lm.melody else 'text'}, {'stereo' if lm.channels == 2 else 'mono'}"
+    return {
+        "model": name, "kind": kind,
+        "codec": {"rate": codec.rate, "frames_per_second": codec.frame_rate, "parameters": _count(codec)},
+        "lm": {"folder": str(studio.lm.source), "parameters": lm.parameters, "width": lm.width, "layers": lm.layers,
+               "heads": lm.heads, "books": lm.books},
     }  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def extend_file(
     about = audio.info(source)
     _check_length(about.samples / about.rate)
     rate = rate_for(target, about.rate)
-    keep = round((_window(studio) / studio.codec.frame_rate + _LISTEN) * rate)
+    keep = round((studio.lookback / studio.codec.frame_rate + _LISTEN) * rate)
     held = torch.zeros(about.channels, 0)
     length = round((about.duration + request.duration) * rate)
     with sound(target, rate, about.channels, samples=length, like=source) as out:
@@ -91,11 +91,15 @@ def extend_file(
 
 def continuation(studio: Studio, given: Audio, request: Request, progress: Progress | None = None) -> Continuation:
     """What follows ``given``, of which only the last seconds are read. Raises ValueError for silence or shortness."""
+    from . import musicgen
+
+    if isinstance(studio, musicgen.MusicGenStudio):
+        return musicgen.continuation(studio, given, request, progress)
     codec, lm = studio.codec, studio.lm
     _check_length(given.wav.shape[-1] / given.rate)
     request = request.seeded()
     plan = resolve_continuation(request)
-    window = _window(studio)
+    window = studio.lookback
     tail = given.wav[:, -round((window / codec.frame_rate + _LISTEN) * given.rate) :].float()
     if not bool(torch.isfinite(tail).all()):
         raise ValueError("the end of the given music holds values that are not numbers: export it again")
@@ -128,11 +132,6 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
 def _check_length(seconds: float) -> None:
     if seconds < SHORTEST:
         raise ValueError(f"the given music lasts {seconds:.3f} s: at least {SHORTEST} s are needed to continue it")
-
-
-def _window(studio: Studio) -> int:
-    """Frames of prompt: half of what the model looks back on, so that it also sees what it plays."""
-    return max(1, studio.lm.config.window // 2)
 
 
 def _mono(wav: Tensor) -> Tensor:

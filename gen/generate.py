@@ -13,7 +13,7 @@ from torch import Tensor
 from ..codec import audio
 from ..codec.audio import Audio
 from ..lm.sample import sample
-from .request import Plan, Request, resolve
+from .request import Plan, Request, RequestError, resolve
 
 if TYPE_CHECKING:
     from ..codec.contract import Codec
@@ -57,17 +57,25 @@ class Music(Audio):
         }  # fmt: skip
 
 
-def generate(studio: Studio, request: Request, progress: Progress | None = None) -> Music:
-    """Make the music of ``request``: mono, exactly as long as asked.
+def generate(studio: Studio, request: Request, progress: Progress | None = None, melody: Audio | None = None) -> Music:
+    """Make the music of ``request``, exactly as long as asked; mono, unless the model is a stereo MusicGen.
 
-    The same request with the same seed gives the same samples on the same machine and versions.
+    The same request with the same seed gives the same samples on the same machine and versions. ``melody`` is for
+    MusicGen's melody models.
     """
+    from . import musicgen
+
+    if isinstance(studio, musicgen.MusicGenStudio):
+        return musicgen.generate(studio, request, progress, melody)
+    if melody is not None:
+        raise RequestError(f"{studio.name} takes no melody: a model such as facebook/musicgen-melody does")
     plan = resolve(request)
     codec, lm = studio.codec, studio.lm
     frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
     with studio.at_work():
         codes = sample(
-            lm, frames, plan.condition(), settings=request.sampling, seed=plan.seed, progress=progress
+            lm, frames, plan.condition(), settings=request.sampling, seed=plan.seed, progress=progress,
+            negative=request.away,
         )  # fmt: skip
         wav = decode(codec, codes)[:, : round(request.duration * codec.rate)]
         wav = finish(wav, codec.rate)

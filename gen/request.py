@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,13 @@ class Request:
     temperature: float = 1.0
     top_k: int = 250
     top_p: float = 1.0
-    guidance: float = 3.0
-    """How strictly the wishes are followed; 1 is plain sampling."""
+    guidance: float | Mapping[str, float] = 3.0
+    """How strictly the wishes are followed, 0 to 20; 1 is plain sampling. Or a weight for each of several controls, such
+    as ``{"text": 4, "key": 2}``; names as in :data:`descant.lm.guidance.NAMES`, ``rest`` for all others."""
+    nested: bool = False
+    """With a weight per control: each on top of those named before it, instead of each alone."""
+    negative: str | None = None
+    """A sentence to lead away from; it counts as far as ``guidance`` is more than 1."""
 
     def __post_init__(self) -> None:
         low, high = DURATION_LIMITS
@@ -73,7 +78,7 @@ class Request:
         _between("temperature", self.temperature, 0.0, 10.0, "")
         _between("top-k", self.top_k, 0, 1 << 20, "(0 keeps all)")
         _between("top-p", self.top_p, 0.001, 1.0, "")
-        _between("guidance", self.guidance, 0.0, 20.0, "")
+        self._check_guidance()
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < _SEEDS):
             raise RequestError(f"seed {self.seed!r} is no whole number from 0 to {_SEEDS - 1}")
         instruments = _words(self.instruments, ",")
@@ -81,6 +86,8 @@ class Request:
         try:
             if self.text is not None:
                 object.__setattr__(self, "text", prompt.clean(self.text))
+            if self.negative is not None:
+                object.__setattr__(self, "negative", prompt.clean(self.negative))
             if self.genre is not None:
                 object.__setattr__(self, "genre", prompt.genre(self.genre))
             if self.key is not None:
@@ -98,8 +105,36 @@ class Request:
         from ..lm.sample import SamplingSettings
 
         return SamplingSettings(
-            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance
+            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance, nested=self.nested
         )
+
+    @property
+    def away(self) -> Condition | None:
+        """What guidance leads away from: :attr:`negative`, read like any sentence; None leads away from no wish."""
+        if self.negative is None:
+            return None
+        from ..lm.condition import Condition
+
+        wish = prompt.parse_prompt(self.negative)
+        return Condition(
+            text=self.negative, genre=wish.genre, instruments=wish.instruments, tempo=wish.tempo, key=wish.key
+        )
+
+    def _check_guidance(self) -> None:
+        if not isinstance(self.guidance, Mapping):
+            _between("guidance", self.guidance, 0.0, 20.0, "")
+            if self.nested:
+                raise RequestError("nested guidance needs a weight for each of several controls, such as text=3,key=2")
+            return
+        from ..lm.guidance import checked
+
+        for name, weight in self.guidance.items():
+            _between(f"guidance of {name}", weight, 0.0, 20.0, "")
+        try:
+            checked(self.guidance)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        object.__setattr__(self, "guidance", dict(self.guidance))
 
     def seeded(self) -> Request:
         """The same with a seed: its own, or a fresh one of six digits."""
@@ -249,6 +284,8 @@ def _said(request: Request) -> _Said:
         notes.append("nothing in the sentence was recognised as a genre, instrument, tempo, key or metre")
     if request.text is not None:
         asked["text"] = request.text
+    if request.negative is not None:
+        asked["negative"] = request.negative
     # a text that says the opposite of the options would pull against them
     if clash:
         notes.append("the sentence contradicts the options and is kept from the model's text encoder")

@@ -143,7 +143,7 @@ def _separator(method: Separator, names: Sequence[str]) -> _METHOD:
 
 
 def _mixture(names: Sequence[str]) -> _METHOD:
-    return lambda mix, stems, rate: {name: mix for name in names}
+    return lambda mix, stems, rate: dict.fromkeys(names, mix)
 
 
 def _oracle(kind: str, names: Sequence[str]) -> _METHOD:

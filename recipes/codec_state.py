@@ -88,7 +88,8 @@ def _weights(names: Sequence[str], path: str | os.PathLike[str], codec: str | os
 
     if codec is None:
         raise ValueError(f"{path} leaves out the weights: name the folder of the codec it belongs to (--codec)")
-    found = load(codec).state_dict()
+    model: Any = load(codec)
+    found = model.state_dict()
     if not names or set(names) - set(found):
         raise ValueError(f"{path} belongs to a codec of another shape than {codec}: name the one of its run")
     return {name: found[name] for name in names}

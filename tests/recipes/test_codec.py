@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from descant.codec.books import GradientBook
 from descant.codec.losses import spectral_loss
 from descant.codec.official import DacConfig, EncodecConfig
 from descant.codec.rvq import ResidualVQ, usage
+from descant.eval import reconstruction
 from descant.gen.cli import main
 from descant.recipes import codec as recipes
 from descant.recipes import codec_books
@@ -144,6 +146,30 @@ def test_a_stereo_codec_trains_on_a_mono_corpus(packed: Path, tmp_path: Path) ->
     codec = descant.codec.load(folder)
     assert codec.channels == 2
     assert codec.decode(codec.encode(torch.randn(1, 2, 6400) * 0.1)).shape == (1, 2, 6400)
+
+
+@pytest.mark.parametrize("name", ["tiny-stereo", "hifi48"])
+def test_the_stereo_recipes_train_and_are_scored_as_stereo(name: str, tmp_path: Path) -> None:
+    """All of the recipe but its size: channels, rate, discriminators, losses, stages."""
+    config = override(recipes.recipe(name), {
+        "codec.outer": "16", "codec.inner": "24", "codec.cardinality": "16", "codec.books": "2", "steps": "7",
+        "warm": "2", "freeze": "4", "settle": "1", "head_start": "1", "crop": "0.2", "judge_crop": "0.1", "batch": "4",
+        "polish_batch": "2", "filters": "4", "judges_at_once": "1", "warmup": "1", "dev_items": "1", "bf16": "false",
+        "windows": "512", "save_seconds": "0", "validate_every": "1000",
+    })  # fmt: skip
+    corpus = str(pack(tmp_path / "packed", rate=config.codec.rate, channels=2))
+    folder = recipes.train(config, corpus, corpus, str(tmp_path / "run"), quiet=True)
+    codec = descant.codec.load(folder)
+    assert (codec.channels, codec.rate) == (2, config.codec.rate)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 7 and bool(state["extra"]["marks"]["quantised"]) and bool(state["extra"]["marks"]["frozen"])
+    wav = Corpus(corpus).read(0, 16 * codec.hop)
+    heard = codec.decode(codec.encode(wav[None]))[0]
+    # what mono would forgive: the side's energy, and each channel for itself
+    assert (
+        reconstruction.side_error(wav, wav) == 0 < reconstruction.side_error(wav, wav.mean(0, keepdim=True) + 0 * wav)
+    )
+    assert all(math.isfinite(score(wav, heard)) for score in (reconstruction.side_error, reconstruction.si_sdr))
 
 
 _ENCODEC = EncodecConfig(rate=32000, bandwidths=(1.2,), cardinality=16, width=16, filters=4, ratios=(8, 5, 4, 2))
