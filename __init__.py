@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .gen.generate import Music
     from .gen.load import Studio, extend, generate, load
     from .gen.request import Request, RequestError
+    from .gen.separation.registry import separate
+    from .gen.separation.stems import Stems
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,7 @@ __all__ = [
     "Music",
     "Request",
     "RequestError",
+    "Stems",
     "Studio",
     "__version__",
     "codec",
@@ -40,6 +43,7 @@ __all__ = [
     "load",
     "read",
     "recipes",
+    "separate",
     "write",
 ]
 
@@ -49,11 +53,13 @@ _DOORS = {
     "Music": "gen.generate",
     "Request": "gen.request",
     "RequestError": "gen.request",
+    "Stems": "gen.separation.stems",
     "Studio": "gen.load",
     "extend": "gen.load",
     "generate": "gen.load",
     "load": "gen.load",
     "read": "codec.audio",
+    "separate": "gen.separation.registry",
     "write": "codec.audio",
 }
 _ROOMS = ("codec", "eval", "gen", "lm", "recipes")

@@ -18,7 +18,9 @@ from torch import Tensor
 @functools.lru_cache(maxsize=64)
 def _hann(size: int, device: torch.device) -> Tensor:
     # float64 first: the periodic Hann window summed at hop = size / 4 is then constant to 1e-7
-    return torch.hann_window(size, periodic=True, dtype=torch.float64).float().to(device)
+    # a window first made inside inference mode could otherwise never be trained through
+    with torch.inference_mode(False):
+        return torch.hann_window(size, periodic=True, dtype=torch.float64).float().to(device)
 
 
 def stft(wav: Tensor, n_fft: int, hop: int) -> Tensor:

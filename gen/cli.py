@@ -13,7 +13,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import cli_codec, cli_finetune, cli_generate, cli_info, cli_score, cli_selfcheck, cli_syntheval, cli_train
+from . import (
+    cli_codec,
+    cli_finetune,
+    cli_generate,
+    cli_info,
+    cli_score,
+    cli_selfcheck,
+    cli_separation,
+    cli_syntheval,
+    cli_train,
+)
 from .request import RequestError
 
 _EPILOG = """examples:
@@ -54,7 +64,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"descant {_version()}")
     top.add_argument("--debug", action="store_true", help="show where an error happened")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for module in (cli_generate, cli_codec, cli_info, cli_score, cli_selfcheck, cli_syntheval, cli_train, cli_finetune):
+    for module in (
+        cli_generate,
+        cli_separation,
+        cli_codec,
+        cli_info,
+        cli_score,
+        cli_selfcheck,
+        cli_syntheval,
+        cli_train,
+        cli_finetune,
+    ):
         module.add(commands)
     return top
 

@@ -40,7 +40,8 @@ _EXTEND = """examples:
   descant extend loop.mp3 --seconds 30 --text "funk with slap bass" --tempo 104 -o longer.flac
 
 The given part is kept as it is, at its own rate and channels, save the last 20 ms, which fade into what follows. The
-continuation is mono, given to every channel at that channel's level; a stereo MusicGen continues both. Input may be hours long: it is never held whole.
+continuation is mono, given to every channel at that channel's level; a stereo MusicGen continues both. Input may be
+hours long: it is never held whole.
 """
 
 

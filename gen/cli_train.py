@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_bench_codec, cli_bench_judge, cli_bench_metrics, cli_codec, cli_distances
+from . import (
+    cli_bench_codec,
+    cli_bench_judge,
+    cli_bench_metrics,
+    cli_bench_score,
+    cli_codec,
+    cli_distances,
+    cli_separation,
+)
 from .request import RequestError
 
 _RENDER = """examples:
@@ -26,6 +34,7 @@ _TRAIN = """examples:
   torchrun --nproc-per-node 2 -m descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/two
   descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/lm
   descant train lm small --data data/tokens/train --dev data/tokens/dev --out runs/lm steps=2000 batch=8
+  descant train separator embedded --data data/stems/train --dev data/stems/dev --out runs/separator
   descant train judge small --data data/judge/train --dev data/judge/dev --out runs/judge
 
 A run that was stopped or killed goes on where its last checkpoint was when the same command is given again.
@@ -49,6 +58,7 @@ _BENCHES = """examples:
   descant bench distances --out docs/benchmarks
   descant bench bss -o docs/benchmarks
   descant bench control -o docs/benchmarks
+  descant bench score -o docs/benchmarks
   descant bench fuzz --count 2000
 """
 _AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -133,13 +143,18 @@ def _add_prepare(commands: _Commands[Any]) -> None:
     judge.add_argument("--out", required=True, metavar="DIR")
     judge.add_argument("--quiet", action="store_true")
     judge.set_defaults(run=_judge)
+    cli_separation.add_prepare(kinds)
 
 
 def _add_train(commands: _Commands[Any]) -> None:
     train = _command(commands, "train", "train a model", _TRAIN)
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
     codecs = "tiny, tiny-stereo, hifi48, hifi48-small, musicgen32, encodec24, dac44, nano"
-    for name, recipes in (("codec", codecs), ("lm", "embedded, small, nano"), ("judge", "small, nano")):
+    names = {
+        "codec": codecs, "lm": "embedded, small, nano", "judge": "small, nano",
+        "separator": "embedded, embedded-causal, nano",
+    }  # fmt: skip
+    for name, recipes in names.items():
         one = _command(models, name, f"recipes: {recipes}", _TRAIN)
         one.add_argument("recipe", metavar="RECIPE", help=recipes)
         one.add_argument("settings", nargs="*", metavar="key=value", help="change a setting of the recipe")
@@ -148,8 +163,8 @@ def _add_train(commands: _Commands[Any]) -> None:
         one.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model")
         one.add_argument("--stop", type=int, metavar="STEP", help="halt there; the same command goes on later")
         one.add_argument("--quiet", action="store_true")
-        if name == "codec":
-            one.add_argument("--init", metavar="NAME|DIR", help="start from this codec's weights, its books included")
+        if name in ("codec", "separator"):
+            one.add_argument("--init", metavar="NAME|DIR", help="start from this model's weights")
         one.set_defaults(run=_train)
 
 
@@ -173,6 +188,8 @@ def _add_bench(commands: _Commands[Any]) -> None:
     cli_distances.add_distances(kinds)
     cli_bench_metrics.add_metrics(kinds)
     cli_bench_judge.add_judge(kinds)
+    cli_bench_score.add_score(kinds)
+    cli_separation.add_bench(kinds)
 
 
 def pairs(settings: Sequence[str]) -> dict[str, str]:
@@ -216,12 +233,14 @@ def _train(args: argparse.Namespace) -> None:
     if args.model == "codec":
         from ..recipes import codec as recipes
 
-        if args.init:
-            settings["init"] = args.init
+    elif args.model == "separator":
+        from ..recipes import separator as recipes
     elif args.model == "lm":
         from ..recipes import lm as recipes
     else:
         from ..recipes import judge as recipes
+    if getattr(args, "init", None):
+        settings["init"] = args.init
     try:
         config = override(recipes.recipe(args.recipe), settings)
     except ValueError as error:

@@ -61,8 +61,8 @@ class Request:
     top_k: int = 250
     top_p: float = 1.0
     guidance: float | Mapping[str, float] = 3.0
-    """How strictly the wishes are followed, 0 to 20; 1 is plain sampling. Or a weight for each of several controls, such
-    as ``{"text": 4, "key": 2}``; names as in :data:`descant.lm.guidance.NAMES`, ``rest`` for all others."""
+    """How strictly the wishes are followed, 0 to 20; 1 is plain sampling. Or a weight for each of several controls,
+    such as ``{"text": 4, "key": 2}``; names as in :data:`descant.lm.guidance.NAMES`, ``rest`` for all others."""
     nested: bool = False
     """With a weight per control: each on top of those named before it, instead of each alone."""
     negative: str | None = None

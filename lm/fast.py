@@ -121,12 +121,13 @@ class FastMusicGen:
         self.norm = model.norm
         self.precision = precision
         self.form = best_form(precision) if form is None else form
+        blocks = [cast(Block, block) for block in model.blocks]
         with torch.no_grad():
-            self._layers = [_Layer(cast(Block, block), precision) for block in model.blocks]
+            self._layers = [_Layer(block, precision) for block in blocks]
             self._heads = product(model.heads.weight, precision)
-            read = model.heads.weight.numel() + sum(
-                layer.weight.numel() for b in model.blocks for layer in (b.qkv, b.out, b.fc1, b.fc2)
-            )
+        read = model.heads.weight.numel() + sum(
+            layer.weight.numel() for block in blocks for layer in (block.qkv, block.out, block.fc1, block.fc2)
+        )
         self.step_bytes = read * stored(precision)
         """Weights that one step reads, those of cross-attention not counted."""
         self._watch = Watch(self.step_bytes)

@@ -147,7 +147,7 @@ class ByteMemory(Memory):
         blocks = math.ceil(count / LANES)
         padded = F.pad(whole, (0, 0, 0, blocks * LANES - count))
         # [R, H, S, E] -> [R, H, blocks, E, lanes]
-        self._keys[layer, :, :, :blocks] = padded.unflatten(2, (blocks, LANES)).transpose(3, 4)
+        self._keys[layer, :, :, :blocks] = padded.view(*k.shape[:2], blocks, LANES, -1).transpose(3, 4)
         self._key_scale[layer, :, :, :count] = scale
         self._values[layer, :, :, :count], self._value_scale[layer, :, :, :count] = _rounded(v)
 

@@ -52,11 +52,12 @@ class FastTokenLM:
         self.model = model
         self.config, self.pattern, self.special = model.config, model.pattern, model.special
         self.precision = precision
+        blocks = [cast(Block, block) for block in model.stack.blocks]
         with torch.no_grad():
-            self._layers = [_Layer(cast(Block, block), precision) for block in model.stack.blocks]
+            self._layers = [_Layer(block, precision) for block in blocks]
             self._heads = product(model.heads.weight, precision)
         read = model.heads.weight.numel() + sum(
-            layer.weight.numel() for b in model.stack.blocks for layer in (b.qkv, b.out, b.up, b.down)
+            layer.weight.numel() for block in blocks for layer in (block.qkv, block.out, block.up, block.down)
         )
         self.step_bytes = read * stored(precision)
         """Weights that one step reads."""

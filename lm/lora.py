@@ -29,6 +29,8 @@ FORMAT = "descant-lora"
 VERSION = 1
 #: Layers inside the blocks of our own models and of MusicGen's decoder.
 TARGETS: tuple[str, ...] = ("qkv", "out", "up", "down", "fc1", "fc2")
+#: What the file is called in a folder that ``descant finetune`` wrote.
+NAME = "adapter.safetensors"
 _MOST_RANK = 1024
 
 
@@ -204,10 +206,13 @@ def save(adapter: Adapter, path: str | Path, about: Mapping[str, str] | None = N
 
 
 def load(path: str | Path) -> Adapter:
-    """Read an adapter that :func:`save` wrote. Raises ValueError for a file that is none, or damaged."""
+    """Read an adapter that :func:`save` wrote: a file, or a folder that holds :data:`NAME`.
+
+    Raises ValueError for a file that is none, or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = Path(path) / NAME if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no adapter {path}: 'descant finetune' makes one")
     try:

@@ -16,6 +16,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ BACKENDS: tuple[str, ...] = ("fbgemm", "pack", "plain")
 _PINS = 4
 #: Up to so many rows the widened activations keep their place in memory from call to call: a decoding step's.
 _KEPT_ROWS = 64
+#: Columns that the kernel of ``pack`` takes at once.
+_VECTOR = 64
 _INF = float("inf")
 
 
@@ -76,8 +79,9 @@ class QuantLinear(nn.Module):
     def rows(self) -> Callable[[Tensor], Tensor]:
         """What :meth:`forward` runs on float32 rows [M, D] -> [M, N], without its bias: for loops that count calls."""
         if self._run is None:
-            self._run = getattr(self, f"_{self.backend}")()
-        return self._run  # type: ignore[no-any-return]
+            made = {"fbgemm": self._fbgemm, "pack": self._pack, "plain": self._plain}
+            self._run = made[self.backend]()
+        return self._run
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., N], in the type of x."""
@@ -116,7 +120,7 @@ class QuantLinear(nn.Module):
             top = torch.linalg.vector_norm(x, _INF, 1, True).clamp_(min=1e-20)
             rows = len(x)
             if rows <= _KEPT_ROWS:
-                rooms = kept.__dict__
+                rooms: dict[int, tuple[Tensor, Tensor]] = cast(Any, kept.__dict__)
                 wide, inner = rooms.get(rows) or rooms.setdefault(rows, room(x))
             else:
                 wide, inner = room(x)
@@ -127,8 +131,12 @@ class QuantLinear(nn.Module):
         return run
 
     def _pack(self) -> Callable[[Tensor], Tensor]:
-        weight, scale = self.weight, self.scale.bfloat16()
-        return lambda x: torch._weight_int8pack_mm(x.bfloat16(), weight, scale).float()
+        # the kernel reads whole vectors, beyond the end of shorter rows too: it has crashed on them
+        spare = -self.in_features % _VECTOR
+        weight, scale = F.pad(self.weight, (0, spare)).contiguous(), self.scale.bfloat16()
+        if not spare:
+            return lambda x: torch._weight_int8pack_mm(x.bfloat16(), weight, scale).float()
+        return lambda x: torch._weight_int8pack_mm(F.pad(x.bfloat16(), (0, spare)), weight, scale).float()
 
     def _plain(self) -> Callable[[Tensor], Tensor]:
         weight = self.weight.float() * self.scale[:, None]

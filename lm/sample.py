@@ -208,7 +208,7 @@ def _run(
     for step in range(first, steps):
         with torch.inference_mode():
             logits = fast.next(sequence[:, :, start : step + 1], ready, cache).float()
-            logits = logits.unflatten(0, (-1, size))
+            logits = logits.view(-1, size, *logits.shape[1:])
             for piece, seed in enumerate(seeds):
                 # piece by piece: sums of one shape, whatever the batch
                 mixed = logits[0, piece] if factors is None else (logits[:, piece] * factors).sum(0)

@@ -69,7 +69,7 @@ def _module(lm: TokenLM, steps: int) -> float:
     with torch.inference_mode():
         cond, cache = lm.prepare(collate([TOLD, TOLD], steps)), lm.cache(2)
         spent = []
-        for step in codes.split(1, 2):
+        for step in torch.split(codes, 1, 2):
             before = time.process_time()
             lm(step, cond, cache)
             spent.append(time.process_time() - before)

@@ -118,11 +118,11 @@ def weights_like_trained(model: MusicGenLM) -> None:
             deep = 2 * config.layers if name.endswith(("out.weight", "fc2.weight")) else 1
             weight.normal_(std=(deep * inside) ** -0.5)
             if "embed" not in name:
-                weight *= torch.randn(inside).mul_(0.4).exp_()
+                weight.mul_(torch.randn(inside).mul_(0.4).exp_())
     probe = FastMusicGen(model, "fp32")
     steps = torch.randint(0, config.cardinality, (1, config.books, 8))
     spread = probe(steps, model.condition_states(torch.randn(1, 4, config.text_width))).std()
-    model.heads.weight *= 2.3 / spread
+    model.heads.weight.mul_(2.3 / spread)
 
 
 class _Library:
@@ -133,7 +133,8 @@ class _Library:
 
         self.config, self._library = model.config, transformers
         sizes = to_transformers(model.config)
-        self._decoder = transformers.MusicgenForCausalLM(transformers.MusicgenDecoderConfig(**sizes)).eval()
+        made: Any = transformers.MusicgenForCausalLM(transformers.MusicgenDecoderConfig(**sizes))
+        self._decoder = made.eval()
         state, own = self._decoder.state_dict(), model.state_dict()
         for ours, names in sources(model.config, ""):
             for name, part in zip(names, own[ours].chunk(len(names)), strict=True):
@@ -184,7 +185,7 @@ def _transformers(
             times[str(context)] = _time(partial(library.forward, one, library.cache(context)), run.steps)
         row = _row(f"transformers {library.version} {kind}", times, say)
         cache = library.cache()
-        parts = [sequence[:, :, :half], *sequence[:, :, half:].split(1, 2)]
+        parts = [sequence[:, :, :half], *torch.split(sequence[:, :, half:], 1, 2)]
         logits = torch.cat([library.forward(part, cache) for part in parts], 2).float()
         rows.append(row | _apart(exact, logits))
     return rows
@@ -230,7 +231,7 @@ def _logits(engine: FastMusicGen, cond: Conditions, sequence: Tensor) -> Tensor:
     ready = engine.ready(cond, True)
     cache = engine.cache(ready, sequence.shape[2])
     half = sequence.shape[2] // 2
-    parts = [sequence[:, :, :half], *sequence[:, :, half:].split(1, 2)]
+    parts = [sequence[:, :, :half], *torch.split(sequence[:, :, half:], 1, 2)]
     return torch.cat([engine(part, ready, cache) for part in parts], 2)
 
 

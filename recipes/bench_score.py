@@ -36,15 +36,6 @@ from .bench_report import table
 
 #: What the whole report may take, in seconds by the clock.
 TARGET = 600.0
-#: What is forbidden and watched, in every interpreter that the measurement starts.
-_HOOK = """import os, sys
-def _watch(event, args):
-    if event.startswith("socket."):
-        with open(os.environ["DESCANT_BENCH_SOCKETS"], "a") as file:
-            file.write(event + chr(10))
-        raise RuntimeError("a socket is forbidden here: " + event)
-sys.addaudithook(_watch)
-"""
 _RUN = "import sys; from descant.recipes.bench_score import measure; measure(sys.argv[1])"
 #: Stages of the report, as its progress names them, and the page after them.
 _STAGES: Mapping[str, str] = {
@@ -222,7 +213,7 @@ def _scored(root: Path, job: Mapping[str, Any], config: ScoreBenchConfig) -> dic
     from .. import __version__
 
     (root / "hook").mkdir()
-    (root / "hook" / "sitecustomize.py").write_text(_HOOK)
+    (root / "hook" / "sitecustomize.py").write_text(_hook())
     sockets = root / "sockets.txt"
     (root / "job.json").write_text(json.dumps({**job, "jobs": config.jobs, "seed": config.seed}))
     # the measured process finds the package where this one did
@@ -295,3 +286,15 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _hook() -> str:
+    """What is forbidden and watched, in every interpreter that the measurement starts: a sitecustomize.py."""
+    return """import os, sys
+def _watch(event, args):
+    if event.startswith("socket."):
+        with open(os.environ["DESCANT_BENCH_SOCKETS"], "a") as file:
+            file.write(event + chr(10))
+        raise RuntimeError("a socket is forbidden here: " + event)
+sys.addaudithook(_watch)
+"""

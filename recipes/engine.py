@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from ..lm.condition import ConditionBatch
+from ..lm.conditioner import Conditioned
 from ..lm.model import TokenLM
-from .lm import LMRecipe, LMTask
+from .lm import LMRecipe, LMTask, rows_of
 from .tokens import TokenSet
 from .world import World, check
 
@@ -39,7 +41,13 @@ class _Loss(nn.Module):
 
     def forward(self, codes: Tensor, batch: ConditionBatch, skip: int) -> tuple[Tensor, Tensor]:
         """Codes [B, K, F] and conditions -> mean cross-entropy, and that of each book [K]."""
-        return self.lm.loss(codes, batch, skip)
+        # all processes must use the same weights in the same order, and in a share that lost every sentence nothing
+        # would call the text encoder: one more row has a sentence, and counts for nothing
+        size = batch.size
+        more = rows_of(batch, torch.tensor([*range(size), 0]))
+        cond = self.lm.prepare(replace(more, text=(*batch.text, "music")))
+        loss, books = self.lm.loss(codes, Conditioned(cond.prefix[:size], cond.added[:size]), skip)
+        return loss + 0.0 * cond.prefix[size].float().sum(), books
 
 
 class ZeroTask(LMTask):
@@ -84,9 +92,12 @@ class ZeroTask(LMTask):
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """As :meth:`LMTask.validate`, in all processes together."""
+        # weights that are gathered at this moment are those before the averages were put in, and later the averages
+        self._let_go()
         self.engine.eval()
         figures = super().validate(model)
         self.engine.train()
+        self._let_go()
         return figures
 
     def pieces(self) -> dict[str, Tensor]:
@@ -98,6 +109,7 @@ class ZeroTask(LMTask):
         """``model``, ``ema`` and ``optimisers`` whole, on the CPU, as a run of one process has them."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        self._link()
         state: dict[str, Any] = {"model": {}, "ema": {}, "optimisers": {}}
         moments: dict[str, dict[str, Tensor]] = {}
         for name, value in self.lm.named_parameters():
@@ -118,6 +130,7 @@ class ZeroTask(LMTask):
             raise ValueError("this checkpoint was written without zero: go on without it, or choose another folder")
         if saved["step"]:
             self._rehearse()
+            self._link()
         with torch.no_grad():
             for name, value in self.lm.named_parameters():
                 whole = state["model"][name].to(self.device)
@@ -141,6 +154,19 @@ class ZeroTask(LMTask):
                 loss = self.forward(codes, batch, 0)[0]
             self.engine.backward(loss)
             self.engine.step()
+
+    def _let_go(self) -> None:
+        if self.stage == 3:
+            self.engine.empty_partition_cache()
+
+    def _link(self) -> None:
+        # DeepSpeed looks for the states of all groups once the first group has moved, and so misses those of the others
+        if self.stage < 3 and self._done():
+            from deepspeed.utils import lazy_init_hp_params_optimizer_state as find
+
+            zero = self.engine.optimizer
+            for group, flat in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+                find(group, flat, self._inner().state)
 
     def _inner(self) -> torch.optim.Optimizer:
         return self.engine.basic_optimizer  # type: ignore[no-any-return]
@@ -186,6 +212,8 @@ def configuration(c: LMRecipe, world: World) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": (own.stop - own.start) // c.accumulate,
         "gradient_accumulation_steps": c.accumulate,
         "gradient_clipping": c.clip,
+        # what runs in lower precision is the engine's to say: around it, it is switched off
+        "torch_autocast": {"enabled": c.bf16, "dtype": "bfloat16"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }

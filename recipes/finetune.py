@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..gen.load import Studio
     from ..gen.musicgen import MusicGenStudio
 
-ADAPTER, CARD = "adapter.safetensors", "CARD.md"
+CARD = "CARD.md"
 Crops = Sequence[tuple[Tensor, Condition]]
 
 
@@ -184,7 +184,8 @@ class FinetuneTask:
         for start in range(0, len(self.held_out), size):
             part = self.held_out[start : start + size]
             rows.append(self._loss(part, None, False)[1] * (len(part) / len(self.held_out)))
-        return torch.stack(rows).sum(0).tolist()  # type: ignore[no-any-return]
+        found: list[float] = torch.stack(rows).sum(0).tolist()
+        return found
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Cross-entropy of each book and their mean; the best weights are kept."""
@@ -244,7 +245,7 @@ def finetune(
     after = task.measure()
     frames = sum(take.codes.shape[1] for take in takes)
     outcome = Outcome(
-        adapter=out / ADAPTER, before=before, after=after, songs=len(songs), kept=len(kept),
+        adapter=out / lora.NAME, before=before, after=after, songs=len(songs), kept=len(kept),
         seconds=frames / codec.frame_rate,
     )  # fmt: skip
     about = {"model": studio.name, "before": json.dumps(before), "after": json.dumps(after)}
@@ -286,15 +287,9 @@ What may be done with it depends on the rights in these files, which its maker m
 
 def open_model(name: str, threads: int | None = None) -> Studio | MusicGenStudio:
     """The model to fine-tune: ``embedded``, a folder of ours, or a MusicGen (a folder, or a hub id)."""
-    from ..gen import load, musicgen
-    from ..lm import hub
+    from ..gen.load import load
 
-    config = Path(name) / "config.json"
-    if hub.is_id(name) and name not in load.EMBEDDED and not Path(name).exists():
-        return musicgen.load(name, threads)
-    if config.is_file() and '"musicgen' in config.read_text(encoding="utf-8", errors="replace"):
-        return musicgen.load(name, threads)
-    return load.load(name, threads)
+    return load(name, threads)
 
 
 def _plain(task: FinetuneTask) -> list[float]:

@@ -111,7 +111,7 @@ class LMTask:
         self.lm.to(self.device)
         if config.checkpointing:
             for block in self.lm.stack.blocks:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         self.model: nn.Module = self.lm
         self.extra: dict[str, nn.Module] = {}
         self.optimisers = self._optimisers()
@@ -167,7 +167,7 @@ class LMTask:
         """Cross-entropy in nats per book on held-out crops, with all conditions and with none, beside n-gram models."""
         if not isinstance(model, TokenLM):
             raise TypeError("an LMTask validates a TokenLM")
-        rows = {}
+        rows: dict[str, float] = {}
         for name, gone in (("ce", {}), ("blind", {"all": 1.0})):
             each = []
             for crops in self.held_out:
@@ -181,10 +181,10 @@ class LMTask:
         c, own = self.config, self.world.share(self.config.batch)
         codes, batch = self._collate(self.data.draw(c.batch, c.frames, stream(c.seed, step), own))
         # what is dropped is drawn for the whole batch: the rows of others stand in as copies while it is
-        whole = _rows(batch, torch.arange(c.batch) % len(codes))
-        batch = _rows(drop(whole, c.dropout, stream(c.seed, step, 1)), torch.arange(own.start, own.stop))
+        whole = rows_of(batch, torch.arange(c.batch) % len(codes))
+        batch = rows_of(drop(whole, c.dropout, stream(c.seed, step, 1)), torch.arange(own.start, own.stop))
         pieces = torch.arange(len(codes)).chunk(c.accumulate)
-        return [(codes[rows], _rows(batch, rows).to(self.device)) for rows in pieces]
+        return [(codes[rows], rows_of(batch, rows).to(self.device)) for rows in pieces]
 
     def _collate(self, crops: list[Crop]) -> tuple[Tensor, ConditionBatch]:
         codes = torch.stack([crop.codes for crop in crops]).to(self.device)
@@ -220,7 +220,7 @@ class LMTask:
         return self._baselines
 
 
-def _rows(batch: ConditionBatch, index: Tensor) -> ConditionBatch:
+def rows_of(batch: ConditionBatch, index: Tensor) -> ConditionBatch:
     """The rows of a batch that ``index`` [n] names."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     chosen: dict[str, Any] = {name: value[index] for name, value in values.items() if isinstance(value, Tensor)}
@@ -243,14 +243,19 @@ def train(config: LMRecipe, data: str, dev: str, out: str, stop: int | None = No
     One process, or several started by torchrun or ``accelerate launch``, which share each batch.
     """
     world = World.join(config.device)
-    kind = LMTask
-    if config.zero:
-        from .engine import ZeroTask as kind
-    task = kind(config, TokenSet(data), TokenSet(dev), world)
+    task = _task(config, TokenSet(data), TokenSet(dev), world)
     run(task, config, out, stop, quiet, world)
     folder = export(task, out) if world.rank == 0 else Path(out) / "export"
     world.leave()
     return folder
+
+
+def _task(config: LMRecipe, data: TokenSet, dev: TokenSet, world: World) -> LMTask:
+    if not config.zero:
+        return LMTask(config, data, dev, world)
+    from .engine import ZeroTask
+
+    return ZeroTask(config, data, dev, world)
 
 
 def export(task: LMTask, folder: str | os.PathLike[str]) -> Path:

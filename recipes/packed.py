@@ -42,7 +42,8 @@ def unpack(rows: np.ndarray, books: int, bits: int) -> np.ndarray:
     if rows.ndim != 2 or rows.dtype != np.uint8 or rows.shape[1] != -(-books * bits // 8):
         raise ValueError(f"{books} tokens of {bits} bits are bytes [F, {-(-books * bits // 8)}], got {rows.shape}")
     one = np.unpackbits(rows, axis=1, count=books * bits).reshape(len(rows), books, bits)
-    return (one.astype(np.uint16) << np.arange(bits - 1, -1, -1, dtype=np.uint16)).sum(2, dtype=np.uint16)
+    codes: np.ndarray = (one.astype(np.uint16) << np.arange(bits - 1, -1, -1, dtype=np.uint16)).sum(2, dtype=np.uint16)
+    return codes
 
 
 class Rows:

@@ -106,7 +106,7 @@ def find(folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = 
 
 
 def encode(songs: Sequence[Song], codec: Codec, books: int, channels: int, at: Path, said: Any = None) -> list[Take]:
-    """Takes of ``songs`` in the codec's tokens, kept in the file ``at`` and read from there when nothing has changed.
+    """Takes, codes [K, F] each, of ``songs``; kept in the file ``at`` and read from there when nothing has changed.
 
     channels: 2 interleaves the codes of left and right, as MusicGen's stereo models have them. said: called with each
     song's number and path before it is read. Raises ValueError when ``at`` holds other music.
@@ -148,7 +148,7 @@ def _encode(path: Path, codec: Codec, books: int, channels: int) -> list[np.ndar
             continue
         with torch.no_grad():
             if channels == 2 and codec.channels == 1:
-                left, right = codec.encode(wav[:, None], books).split(1)
+                left, right = torch.split(codec.encode(wav[:, None], books), 1)
                 codes = interleave(left, right)[0]
             else:
                 codes = codec.encode(wav[None], books)[0]

@@ -33,7 +33,7 @@ OUTSIDE = {
     "codec": {"numpy", "safetensors", "soundfile", "soxr", "torch"},
     "lm": {"numpy", "safetensors", "torch"},
     "eval": {"numpy", "safetensors", "torch"},
-    "gen": {"numpy", "soundfile", "torch"},
+    "gen": {"numpy", "safetensors", "soundfile", "soxr", "torch"},
     "recipes": BASE,
 }
 #: room -> further packages it may import inside functions

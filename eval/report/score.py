@@ -48,7 +48,7 @@ class ScoreSettings:
     cache: str | None = None
     """Folder in which vectors and facts are kept."""
     own_judge: bool = True
-    """Whether the package's judge scores; without it a run takes a tenth of the time and says less."""
+    """Whether the package's judge scores; without it a run is faster and says less."""
     codec: Codec | None = None
     """(wav [C, T], rate) -> [C, T], for the self-check's row of it; with several jobs it must be picklable."""
     self_check: bool = True

@@ -26,6 +26,8 @@ from ...codec.stft import analyse, synthesise
 _FEATURES = {1: 5, 2: 8}
 #: Outputs of a bin for each stem: its share, and a complex correction for each channel.
 _SHARE = 1
+#: Magnitudes over the level around them below which there is nothing but rounding, whose phase is noise.
+_FLOOR = 3e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,17 +130,22 @@ class BandSplit(nn.Module):
         out: Tensor = synthesise(made, c.window, c.hop)[..., :length]
         return out
 
-    def masks(self, spec: Tensor, keep: Sequence[int] | None = None) -> Tensor:
-        """Complex masks, one a stem, that sum to one: spectra [B, C, J, bins] -> [B, N, C, J, bins]."""
+    def masks(self, spec: Tensor, keep: Sequence[int] | None = None, pasts: Sequence[Past] | None = None) -> Tensor:
+        """Complex masks, one a stem, that sum to one: spectra [B, C, J, bins] -> [B, N, C, J, bins].
+
+        pasts: two more than there are blocks, when the frames go on a stream; they are brought up to date.
+        """
         c = self.config
+        if pasts is not None and not c.causal:
+            raise ValueError("only a causal network goes on from what it has heard: this one looks ahead")
         with torch.no_grad():
-            features = self._features(spec)
+            features = self._features(spec, pasts)
         x = torch.stack([
             layer(features[:, :, start:end].flatten(2))
             for layer, start, end in zip(self.enter, c.edges, c.edges[1:], strict=False)
         ], 2)  # fmt: skip
-        for block in self.blocks:
-            x = block(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x, None if pasts is None else pasts[number + 2])
         bands = self.norm(x).unbind(2)
         outputs = len(c.stems) * (_SHARE + 2 * c.channels)
         made = torch.cat(
@@ -153,13 +160,14 @@ class BandSplit(nn.Module):
         mask = torch.complex(share[:, :, :, None] + turn[:, :, 0], turn[:, :, 1])  # [B, J, N, C, bins]
         return mask.permute(0, 2, 3, 1, 4)
 
-    def _features(self, spec: Tensor) -> Tensor:
+    def _features(self, spec: Tensor, pasts: Sequence[Past] | None = None) -> Tensor:
         """Spectra [B, C, J, bins] -> [B, J, bins, features], the same for a louder or an inverted mixture."""
-        spec = spec * self._over_level(spec)
-        size = spec.abs()
-        parts = [*size.pow(0.3).unbind(1)]
+        spec = spec * self._over_level(spec, None if pasts is None else pasts[0])
+        size = (spec.real.square() + spec.imag.square() + _FLOOR**2).pow(0.15)
+        parts = [*size.unbind(1)]
         middle = spec.mean(1)
-        pairs = [_turn(middle, functional.pad(middle[:, :-1], (0, 0, 1, 0))),
+        before = functional.pad(middle, (0, 0, 1, 0)) if pasts is None else pasts[1].before(middle, 1)
+        pairs = [_turn(middle, before[:, :-1]),
                  _turn(middle, functional.pad(middle[..., :-1], (1, 0)))]  # fmt: skip
         if self.config.channels == 2:
             pairs.append(_turn(spec[:, 0], spec[:, 1]))
@@ -167,13 +175,16 @@ class BandSplit(nn.Module):
             parts += [pair.real, pair.imag]
         return torch.stack(parts, -1)
 
-    def _over_level(self, spec: Tensor) -> Tensor:
+    def _over_level(self, spec: Tensor, past: Past | None = None) -> Tensor:
         """One over the level around each frame [B, 1, J, 1]; 0 where all is silent."""
         frames = self.config.level_frames
         power = (spec.real.square() + spec.imag.square()).mean((1, 3))[:, None]
         if self.config.causal:
-            count = torch.arange(1, power.shape[-1] + 1, device=power.device).clamp(max=frames)
-            level = functional.avg_pool1d(functional.pad(power, (frames - 1, 0)), frames, 1) * frames / count
+            # a frame of ones beside each power counts how many there are
+            heard = torch.stack([power[:, 0], torch.ones_like(power[:, 0])], -1)  # [B, J, 2]
+            joined = (Past() if past is None else past).before(heard, frames - 1)
+            sums = functional.avg_pool1d(joined.transpose(1, 2), frames, 1)
+            level = sums[:, :1] / sums[:, 1:]
         else:
             level = functional.avg_pool1d(power, frames, 1, frames // 2, count_include_pad=False)
         level = level.sqrt()
@@ -191,9 +202,9 @@ class Along(nn.Module):
         self.down = nn.Linear(hidden, width)
         nn.init.zeros_(self.down.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, J, K, D] -> [B, J, K, D]."""
-        near = _neighbours(self.norm(x), self.reach, self.causal)
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """x: [B, J, K, D] -> [B, J, K, D]; past: what came before, when x goes on a stream."""
+        near = _neighbours(self.norm(x), self.reach, self.causal, past)
         out: Tensor = x + self.down(functional.gelu(self.up(near), approximate="tanh"))
         return out
 
@@ -210,27 +221,43 @@ class Across(nn.Module):
         self.up = nn.Linear(mixed, bands * width)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, J, K, D] -> [B, J, K, D]."""
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """x: [B, J, K, D] -> [B, J, K, D]; past: what came before, when x goes on a stream."""
         h = functional.gelu(self.down(self.norm(x).flatten(2)), approximate="tanh")
-        h = functional.gelu(self.mix(_neighbours(h, self.reach, self.causal)), approximate="tanh")
+        h = functional.gelu(self.mix(_neighbours(h, self.reach, self.causal, past)), approximate="tanh")
         out: Tensor = x + self.up(h).view_as(x)
         return out
 
 
-def _neighbours(x: Tensor, reach: int, causal: bool) -> Tensor:
+class Past:
+    """What a causal layer remembers of a stream."""
+
+    def __init__(self) -> None:
+        self._kept: Tensor | None = None
+
+    def before(self, x: Tensor, count: int) -> Tensor:
+        """x: [B, J, ..] -> [B, count + J, ..] with the ``count`` frames before it, zeros where there were none."""
+        kept = x.new_zeros((x.shape[0], count, *x.shape[2:])) if self._kept is None else self._kept
+        joined = torch.cat([kept, x], 1)
+        self._kept = joined[:, joined.shape[1] - count :].clone()
+        return joined
+
+
+def _neighbours(x: Tensor, reach: int, causal: bool, past: Past | None = None) -> Tensor:
     """[B, J, .., D] -> [B, J, .., 3 D]: each frame beside two others; zeros where there are none."""
     frames = x.shape[1]
-    before, after = (2 * reach, 0) if causal else (reach, reach)
-    space = [0, 0] * (x.dim() - 2)
-    padded = functional.pad(x, (*space, before, after))
+    if past is not None:
+        padded = past.before(x, 2 * reach)
+    else:
+        before, after = (2 * reach, 0) if causal else (reach, reach)
+        padded = functional.pad(x, (*[0, 0] * (x.dim() - 2), before, after))
     return torch.cat([padded[:, n * reach : n * reach + frames] for n in range(3)], -1)
 
 
 def _turn(a: Tensor, b: Tensor) -> Tensor:
     """The phase difference of two spectra, as long as the geometric mean of their magnitudes to the power 0.6."""
     product = a * b.conj()
-    return product * product.abs().clamp(min=1e-12).pow(-0.7)
+    return product * (product.real.square() + product.imag.square() + _FLOOR**4).pow(-0.35)
 
 
 @functools.lru_cache(maxsize=16)

@@ -19,7 +19,7 @@ class BandSplitSeparator(Separator):
     def __init__(self, network: BandSplit, layout: Layout | None = None) -> None:
         config = network.config
         self.network = network.eval()
-        self.stems, self.rate, self.channels = config.stems, config.rate, config.channels
+        self.stems, self.rate, self.channels, self.grain = config.stems, config.rate, config.channels, config.hop
         # a causal network needs no more than the rest of its last frame
         after = config.window / config.rate if config.causal else 1.0
         self.layout = layout or Layout(chunk=10.0, before=1.0, after=after, fade=0.25)

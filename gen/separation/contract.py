@@ -64,6 +64,8 @@ class Separator(ABC):
     """The sample rate it works at in Hz; None for any."""
     channels: int | None = None
     """The channels it works on: 2 gets mono doubled and surround pair by pair, 1 one by one; None takes any."""
+    grain: int = 1
+    """Samples at its rate from one of its frames to the next; chunks begin on frames."""
     layout: Layout = Layout()
     levelled: bool = False
     """Whether the engine brings each chunk to the same level first: for methods that hear how loud something is."""
@@ -111,10 +113,10 @@ class WrapSeparator(Separator):
 
     def __init__(
         self, network: nn.Module, stems: Sequence[str], rate: int, channels: int | None = 2,
-        layout: Layout | None = None, levelled: bool = True,
+        layout: Layout | None = None, levelled: bool = True, grain: int = 1,
     ) -> None:  # fmt: skip
         self.network, self.stems, self.rate, self.channels = network.eval(), tuple(stems), rate, channels
-        self.layout, self.levelled = layout or Layout(), levelled
+        self.layout, self.levelled, self.grain = layout or Layout(), levelled, grain
 
     @property
     def device(self) -> torch.device:

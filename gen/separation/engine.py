@@ -8,6 +8,7 @@ same bits as the whole, and memory is bounded by a few chunks.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -129,9 +130,11 @@ class Cutter:
     def __init__(self, method: Separator, rate: int, channels: Channels, choice: Choice) -> None:
         self.method, self.channels, self.choice = method, channels, choice
         layout = method.layout
-        self.chunk = max(1, round(layout.chunk * rate))
+        grain = method.grain
+        self.chunk = max(1, round(layout.chunk * rate / grain)) * grain
         self.fade = min(round(layout.fade * rate), self.chunk)
-        self.before, self.after = round(layout.before * rate), round(layout.after * rate)
+        # chunks begin on the grain, so that a method's frames lie where they would in the whole
+        self.before, self.after = math.ceil(layout.before * rate / grain) * grain, round(layout.after * rate)
         self.batch = layout.batch
         self._held = _Held(torch.zeros(channels.count, 0))
         self._start = 0  # place of the first held sample in the recording

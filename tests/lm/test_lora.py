@@ -122,6 +122,8 @@ def test_a_file_brings_it_back(model: TokenLM, tmp_path: Path) -> None:
     adapter = trained(model)
     lora.save(adapter, tmp_path / "a.safetensors", {"clips": "3"})
     again = lora.load(tmp_path / "a.safetensors")
+    lora.save(adapter, tmp_path / "style" / lora.NAME)
+    assert lora.load(tmp_path / "style").names == again.names
     assert again.config == adapter.config and sorted(again.names) == sorted(adapter.names)
     lora.attach(model, adapter)
     wanted = logits(model)

@@ -104,10 +104,12 @@ def main() -> None:
 
         for stage in "123":
             config = small(optimiser="adamw", zero=stage, accumulate="2" if stage == "2" else "1")
+            if stage == "3":
+                go(config, data, out / "zero3", here, ZeroTask, stop=8)
             go(config, data, out / f"zero{stage}", here, ZeroTask)
-            if stage != "1":
-                go(config, data, out / f"again{stage}", here, ZeroTask, stop=8)
-                go(config, data, out / f"again{stage}", here, ZeroTask)
+        config = small(optimiser="adamw", zero="2", accumulate="2")
+        go(config, data, out / "again2", here, ZeroTask, stop=8)
+        go(config, data, out / "again2", here, ZeroTask)
     here.leave()
 
 

@@ -57,7 +57,9 @@ def test_crops_carry_the_conditions_of_their_place(shards: Path) -> None:
 def test_one_small_epoch_trains_exports_and_samples(shards: Path, tmp_path: Path) -> None:
     folder = recipes.train(recipes.recipe("nano"), str(shards), str(shards), str(tmp_path), quiet=True)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert {"val/ce_0", "val/ce_3", "val/blind_0"} <= set(rows[-1])
+    assert {"val/ce_0", "val/ce_3", "val/blind_0", "val/unigram_3", "val/bigram_0"} <= set(rows[-1])
+    assert rows[-1]["val/bigram_0"] < rows[-1]["val/unigram_0"]
+    assert any(row.get("tokens/s", 0) > 0 and 0 < row["mfu"] < 2 for row in rows)
     model = descant.lm.load(folder)
     condition = Condition(text="calm jazz with flute", genre="jazz", tempo=90.0, key="C major")
     codes = sample(model, 20, condition, settings=SamplingSettings(guidance=2.0), seed=1)
@@ -75,6 +77,34 @@ def test_it_overfits_a_single_batch(shards: Path) -> None:
     figures = [task.step(step, {}) for step in range(60)]
     assert figures[0]["loss"] > 6.5
     assert figures[-1]["loss"] < 0.5 * figures[0]["loss"]
+
+
+def test_parts_and_recomputing_are_the_same_step(shards: Path) -> None:
+    data, weights = TokenSet(shards), []
+    for settings in ({}, {"accumulate": "2"}, {"checkpointing": "true"}, {"book_weights": "1,1,1,1"}):
+        task = recipes.LMTask(override(recipes.recipe("nano"), {"optimiser": "adamw", **settings}), data, data)
+        for step in range(3):
+            for group in task.optimisers["lm"].param_groups:
+                group["lr"] = 1e-3
+            task.step(step, {})
+        weights.append(task.lm.state_dict())
+    for other in weights[1:]:
+        assert max(float((value - other[name]).abs().max()) for name, value in weights[0].items()) < 1e-5
+
+
+def test_a_book_that_counts_for_nothing_learns_nothing(shards: Path) -> None:
+    data = TokenSet(shards)
+    task = recipes.LMTask(override(recipes.recipe("nano"), {"book_weights": "1,0,0,0"}), data, data)
+    task.step(0, {})
+    heads = task.lm.heads.weight.grad
+    assert heads is not None
+    heads = heads.unflatten(0, (4, -1))
+    assert bool(heads[0].any()) and not bool(heads[1:].any())
+    for wrong in ("1,1", "0,0,0,0", "1,1,1,-1"):
+        with pytest.raises(ValueError, match="book_weights"):
+            override(recipes.recipe("nano"), {"book_weights": wrong})
+    with pytest.raises(ValueError, match="muon or adamw"):
+        override(recipes.recipe("nano"), {"optimiser": "sgd"})
 
 
 def test_resume_is_exact(shards: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A language-model run shared by two processes, joined by gloo: the weights are those of one, and a kill costs nothing."""
+"""A language-model run shared by two processes over gloo: the weights are those of one, and a kill costs nothing."""
 
 import os
 import signal

@@ -107,6 +107,16 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         run(Line(), override(CONFIG, {"lr": "0.5"}), tmp_path, quiet=True)
 
 
+def test_a_checkpoint_may_be_older_than_a_setting(tmp_path: Path) -> None:
+    run(Line(), CONFIG, tmp_path, stop=2, quiet=True)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["config"]["minutes"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert run(Line(), CONFIG, tmp_path, stop=4, quiet=True) == 4
+    with pytest.raises(ValueError, match=r"other settings .*minutes"):
+        run(Line(), override(CONFIG, {"minutes": "1"}), tmp_path, quiet=True)
+
+
 class Placed(Line):
     """Keeps the places it was sent to."""
 

@@ -21,12 +21,11 @@ def test_every_stage_is_one_process_and_resumes(tmp_path: Path) -> None:
         assert gap(tmp_path / f"zero{stage}", one) <= 1e-5
         log = (tmp_path / f"zero{stage}" / "log.jsonl").read_text()
         assert "val/ce_0" in log and "nan" not in log.lower()
-    for stage in "23":
-        # stopped at step 8 and gone on from a checkpoint that holds the whole of everything
-        for read in (state, moments):
-            through, again = read(tmp_path / f"zero{stage}"), read(tmp_path / f"again{stage}")
-            assert through.keys() == again.keys() and through
-            assert [name for name in through if not torch.equal(through[name], again[name])] == []
+    # stopped at step 8 and gone on (as stage 3 was) from a checkpoint that holds the whole of everything
+    for read in (state, moments):
+        through, again = read(tmp_path / "zero2"), read(tmp_path / "again2")
+        assert through.keys() == again.keys() and through
+        assert [name for name in through if not torch.equal(through[name], again[name])] == []
 
 
 def test_the_recipe_and_the_file_do_not_contradict(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def _with(method: Separator, layout: Layout) -> Separator:
 
 #: Every registered separator, and some with random weights that have other layouts, rates and channels.
 SEPARATORS: dict[str, Callable[[], Separator]] = {
-    **{name: make for name, make in REGISTRY.items() if name != "embedded" or EMBEDDED.exists()},
+    **{name: make for name, make in REGISTRY.items() if name != "embedded" or (EMBEDDED / "config.json").exists()},
     "bandsplit": lambda: BandSplitSeparator(network(), SMALL),
     "bandsplit-causal": lambda: BandSplitSeparator(network(causal=True), SMALL),
     "bandsplit-mono": lambda: BandSplitSeparator(network(channels=1), SMALL),

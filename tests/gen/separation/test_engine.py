@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from descant.codec.audio import Audio, write
+from descant.gen.separation.bandsplit_separator import BandSplitSeparator
 from descant.gen.separation.channels import Channels
 from descant.gen.separation.contract import Layout, Separator, WrapSeparator
 from descant.gen.separation.files import separate_file
 from descant.gen.separation.rates import Rate
 
-from .made import Filters, blocks, sound
+from .made import Filters, blocks, network, sound
 
 
 class Halves(Separator):
@@ -58,6 +59,17 @@ def test_real_sound_stands_on_both_sides_of_a_chunk() -> None:
     assert lengths[0] == 100 + 10 + 30
     assert set(lengths[1:-2]) == {20 + 100 + 10 + 30}
     assert lengths[-1] == 20 + 100  # the recording ends: nothing is made up behind it
+
+
+def test_chunks_begin_on_frames() -> None:
+    # with context as long as the network's own reach, chunks are what the whole would have been
+    model = network()
+    reach = model.config.context / 16000 + 0.01
+    layout = Layout(chunk=0.7, before=reach, after=reach, fade=0.03)
+    wav = sound(2.5, 16000)
+    made = BandSplitSeparator(model, layout).separate(wav, 16000)
+    with torch.no_grad():
+        assert torch.allclose(made.stacked, model(wav[None])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])

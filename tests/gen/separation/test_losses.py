@@ -57,7 +57,7 @@ def test_si_sdr_is_that_of_the_scores() -> None:
     target = stems(batch=1)
     output = 0.3 * target + 0.05 * stems(1, batch=1)
     ours = losses.si_sdr(output[0].mean(1, keepdim=True), target[0].mean(1, keepdim=True))
-    theirs = si_scores(target[0].mean(1, keepdim=True), output[0].mean(1, keepdim=True)).si_sdr
+    theirs = si_scores(target[0].mean(1, keepdim=True), output[0].mean(1, keepdim=True)).sdr
     assert torch.allclose(ours.double(), theirs.double(), atol=0.01)
 
 
