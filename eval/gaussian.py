@@ -200,7 +200,8 @@ def distance(first: Gaussian, second: Gaussian) -> float:
     one, two = first.factor.numpy(), second.factor.numpy().T
     both = first.triangular and second.triangular
     product = torch.from_numpy(_upper_by_lower(one, two) if both else one @ two)
-    volume = None if first.volume is None or second.volume is None else first.volume + second.volume
+    volumes = [side.volume for side in (first, second) if side.volume is not None]
+    volume = sum(volumes) if len(volumes) == 2 else None
     return max(0.0, apart + spread - 2 * nuclear_norm(product, volume, spread / 2))
 
 

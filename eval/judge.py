@@ -220,7 +220,7 @@ class Judge(nn.Module):
         os.replace(part, path / "config.json")
 
     def _answers(self, windows: Tensor) -> Any:
-        for rows in windows.split(_ROWS):
+        for rows in torch.split(windows, _ROWS):
             yield self(hear(rows[:, 0]))
 
 
@@ -276,7 +276,8 @@ def load(folder: str | os.PathLike[str] | None = None) -> Judge:
     unknown = sorted(set(row) - {item.name for item in fields(JudgeConfig)})
     if unknown:
         raise ValueError(f"{path / 'config.json'}: unknown fields {unknown}")
-    model = Judge(JudgeConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    model = Judge(JudgeConfig(**sizes))
     wanted = model.state_dict()
     if set(table) != set(wanted) or any(table[name].shape != wanted[name].shape for name in wanted):
         raise ValueError(f"{path / 'model.safetensors'} does not fit its config.json: weights and labels disagree")

@@ -81,7 +81,8 @@ class Ear(nn.Module):
     def _harmony(self, semitones: Tensor) -> Tensor:
         """Powers [B, 72, G] -> [B, D3, 12], turned with the music."""
         share = semitones / semitones.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        x = share.clamp(max=1.0).sqrt().unflatten(1, (OCTAVES, 12))
+        x = share.clamp(max=1.0).sqrt()
+        x = x.reshape(len(x), OCTAVES, 12, -1)
         x = functional.relu(self.turn(functional.pad(x, (0, 0, 0, 11), mode="circular")))
         x = x.mean(dim=-1, keepdim=True)
         out: Tensor = functional.relu(self.turned(functional.pad(x, (0, 0, 0, 11), mode="circular")))[..., 0]
@@ -90,7 +91,8 @@ class Ear(nn.Module):
 
 def rhythm(picture: Tensor) -> Tensor:
     """Log-mel [B, 128, F] -> autocorrelation of its rising flux [B, 4 registers x 96 lags], 1 at lag 0."""
-    flux = (picture[..., 1:] - picture[..., :-1]).float().clamp(min=0).unflatten(1, (_REGISTERS, -1)).mean(dim=2)
+    flux = (picture[..., 1:] - picture[..., :-1]).float().clamp(min=0)
+    flux = flux.reshape(len(flux), _REGISTERS, -1, flux.shape[-1]).mean(dim=2)
     flux = flux - flux.mean(dim=-1, keepdim=True)
     frames = flux.shape[-1]
     size = 1 << (frames + int(_LAST) + 1).bit_length()
@@ -100,7 +102,8 @@ def rhythm(picture: Tensor) -> Tensor:
     count = (frames - torch.arange(correlation.shape[-1], device=flux.device)).clamp(min=1) / frames
     correlation = correlation / count / correlation[..., :1].clamp(min=1e-9)
     low, share = _lags(flux.device)
-    return ((1 - share) * correlation[..., low] + share * correlation[..., low + 1]).flatten(1)
+    out: Tensor = ((1 - share) * correlation[..., low] + share * correlation[..., low + 1]).flatten(1)
+    return out
 
 
 @functools.lru_cache(maxsize=4)

@@ -103,7 +103,8 @@ def bss_eval(reference: Tensor, estimate: Tensor, rate: int, settings: BssSettin
     spectra = torch.fft.rfft(bank, _size(chosen.taps), dim=0)
     for index, (start, stop) in enumerate(places):
         if not bool(quiet[:, index].all()):
-            scores[:, :, index] = _criteria(target[:, :, start:stop], heard[:, :, start:stop], alive, spectra, chosen.taps)
+            parts = target[:, :, start:stop], heard[:, :, start:stop]
+            scores[:, :, index] = _criteria(*parts, alive, spectra, chosen.taps)
     scores[:, quiet] = math.nan
     scores[0] = _db(energies[0], energies[2]).masked_fill(quiet, math.nan)
     return BssScores(sdr=scores[0], isr=scores[1], sir=scores[2], sar=scores[3])

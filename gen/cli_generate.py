@@ -113,6 +113,10 @@ def _wishes(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a folder, or a MusicGen's hub id such as facebook/musicgen-small",
     )
+    out.add_argument(
+        "--precision", default="fp32", choices=["fp32", "bf16", "int8"],
+        help="of the language model's weights; int8 is the fastest, and gives other music for the same seed",
+    )  # fmt: skip
     out.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as many as help)")
     out.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
 
@@ -222,7 +226,7 @@ def run_extend(args: argparse.Namespace) -> None:
 def _studio(args: argparse.Namespace) -> Studio:
     from .load import load
 
-    return load(args.model, args.threads or default_threads())
+    return load(args.model, args.threads or default_threads(), args.precision)
 
 
 def default_threads() -> int:

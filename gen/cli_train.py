@@ -11,6 +11,7 @@ from typing import Any
 from . import (
     cli_bench_codec,
     cli_bench_judge,
+    cli_bench_lm,
     cli_bench_metrics,
     cli_bench_score,
     cli_codec,
@@ -59,6 +60,7 @@ _BENCHES = """examples:
   descant bench bss -o docs/benchmarks
   descant bench control -o docs/benchmarks
   descant bench score -o docs/benchmarks
+  descant bench lm -o docs/benchmarks
   descant bench fuzz --count 2000
 """
 _AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -188,6 +190,7 @@ def _add_bench(commands: _Commands[Any]) -> None:
     cli_distances.add_distances(kinds)
     cli_bench_metrics.add_metrics(kinds)
     cli_bench_judge.add_judge(kinds)
+    cli_bench_lm.add_lm(kinds)
     cli_bench_score.add_score(kinds)
     cli_separation.add_bench(kinds)
 

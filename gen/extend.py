@@ -95,7 +95,7 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
 
     if isinstance(studio, musicgen.MusicGenStudio):
         return musicgen.continuation(studio, given, request, progress)
-    codec, lm = studio.codec, studio.lm
+    codec = studio.codec
     _check_length(given.wav.shape[-1] / given.rate)
     request = request.seeded()
     plan = resolve_continuation(request)
@@ -111,7 +111,7 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
     loudness = audio.loudness(mono, codec.rate)
     boost = 1.0 if math.isinf(loudness) else 10 ** (max(-40.0, min(60.0, LOUDNESS - loudness)) / 20)
     settings = request.sampling
-    if plan.empty:
+    if plan.empty and request.negative is None:
         settings = replace(settings, guidance=1.0)  # nothing to follow: half the work
     frames = math.ceil(request.duration * codec.frame_rate - 1e-9) + 1
     start = count / codec.frame_rate
@@ -119,7 +119,10 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
         prompt = _encode(studio, mono * boost, count)
         offset = 0.0 if plan.tempo is None else _beat(mono[:, -count * codec.hop :], codec.rate, plan.tempo)
         condition = plan.condition(beat_offset=offset, shift=start)
-        codes = sample(lm, frames, condition, prompt=prompt, settings=settings, seed=plan.seed, progress=progress)
+        codes = sample(
+            studio.engine, frames, condition, prompt=prompt, settings=settings, seed=plan.seed, progress=progress,
+            negative=request.away,
+        )  # fmt: skip
         heard = min(count, max(1, round(_LISTEN * codec.frame_rate)))
         first = max(0, count - heard - 64)
         played = decode(codec, codes[:, first:])[:, (count - heard - first) * codec.hop :] / boost

@@ -70,11 +70,11 @@ def generate(studio: Studio, request: Request, progress: Progress | None = None,
     if melody is not None:
         raise RequestError(f"{studio.name} takes no melody: a model such as facebook/musicgen-melody does")
     plan = resolve(request)
-    codec, lm = studio.codec, studio.lm
+    codec = studio.codec
     frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
     with studio.at_work():
         codes = sample(
-            lm, frames, plan.condition(), settings=request.sampling, seed=plan.seed, progress=progress,
+            studio.engine, frames, plan.condition(), settings=request.sampling, seed=plan.seed, progress=progress,
             negative=request.away,
         )  # fmt: skip
         wav = decode(codec, codes)[:, : round(request.duration * codec.rate)]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
 from ..codec import pretrained as codec_files
 from ..codec.contract import Codec
 from ..lm import pretrained as lm_files
+from ..lm.fast_linear import PRECISIONS
 from ..lm.model import TokenLM
 from ..lm.musicgen_files import is_musicgen
 
@@ -45,7 +46,9 @@ class Wishes(TypedDict, total=False):
     temperature: float
     top_k: int
     top_p: float
-    guidance: float
+    guidance: float | Mapping[str, float]
+    nested: bool
+    negative: str | None
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,12 @@ class Studio:
     name: str = "embedded"
     threads: int | None = None
     """CPU threads used while it works; None leaves torch's setting."""
+    precision: str = "fp32"
+    """What the language model's weights are computed in: fp32, bf16 or int8, the fastest on a CPU."""
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}: {', '.join(PRECISIONS)}")
         self.check()
 
     def check(self) -> None:
@@ -92,6 +99,15 @@ class Studio:
         wishes["duration"] = seconds
         return extend(self, given, Request(text=text, **wishes))
 
+    @cached_property
+    def engine(self) -> Any:
+        """What sampling asks for logits: the language model itself, or its arrangement at another precision."""
+        if self.precision == "fp32":
+            return self.lm
+        from ..lm.fast_token import FastTokenLM
+
+        return FastTokenLM(self.lm, self.precision)
+
     @property
     def lookback(self) -> int:
         """Frames of given music that a continuation hears: half of what the model sees, the rest is what it plays."""
@@ -110,13 +126,16 @@ class Studio:
             torch.set_num_threads(before)
 
 
-def load(name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None) -> Studio:
+def load(
+    name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None, precision: str = "fp32"
+) -> Studio:
     """Load a model: ``"embedded"``, a folder, or a MusicGen.
 
     A folder holds a language model (as ``descant train lm`` exports it), which is joined to the embedded codec, or two
     folders whose names begin with ``codec`` and ``lm``. A MusicGen is a folder in the transformers library's format, or
     a hub id such as ``"facebook/musicgen-small"``, the one case in which something may be downloaded; see
-    :func:`descant.gen.musicgen.load`. Raises FileNotFoundError when files are missing and ValueError when they are
+    :func:`descant.gen.musicgen.load`. precision: of the language model's weights, fp32, bf16 or int8; other precisions give
+    other music, as good, sooner. Raises FileNotFoundError when files are missing and ValueError when they are
     damaged or do not fit together.
     """
     if threads is not None and not 1 <= threads <= 1024:
@@ -125,9 +144,9 @@ def load(name_or_folder: str | os.PathLike[str] = "embedded", threads: int | Non
     if name not in EMBEDDED and is_musicgen(name):
         from . import musicgen
 
-        return musicgen.load(name, threads)
+        return musicgen.load(name, threads, precision)
     codec, lm = find(name)
-    return Studio(codec_files.load(codec), lm_files.load(lm), name, threads)
+    return Studio(codec_files.load(codec), lm_files.load(lm), name, threads, precision)
 
 
 def generate(text: str | None = None, **wishes: Unpack[Wishes]) -> Music:

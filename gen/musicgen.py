@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,20 +73,29 @@ class MusicGenStudio(Studio):
         kept = given.wav[:, : given.wav.shape[-1] - more.overlap].float()
         return Music(torch.cat([kept, more.wav], 1), given.rate, codes=more.codes, plan=more.plan, notes=more.notes)
 
+    @cached_property
+    def engine(self) -> Any:
+        """What samples: the model arranged for decoding on a CPU, elsewhere the model itself."""
+        if self.lm.heads.weight.device.type != "cpu":
+            return self.lm
+        from ..lm.fast import FastMusicGen
+
+        return FastMusicGen(self.lm, self.precision)
+
     @property
     def lookback(self) -> int:
         """Frames of given music that a continuation hears."""
         return round(HEARD * self.lm.config.frame_rate)
 
 
-def load(name_or_folder: str | os.PathLike[str], threads: int | None = None) -> MusicGenStudio:
+def load(name_or_folder: str | os.PathLike[str], threads: int | None = None, precision: str = "fp32") -> MusicGenStudio:
     """Load a MusicGen: a folder in the transformers library's format, or a hub id, which is fetched if need be.
 
     Raises FileNotFoundError when something is missing and ValueError when something is damaged or does not fit.
     """
     name = os.fspath(name_or_folder)
     folder = hub.fetch(name) if hub.is_id(name) else name
-    return MusicGenStudio(codec_files.load(folder), musicgen_files.load(folder), name, threads)
+    return MusicGenStudio(codec_files.load(folder), musicgen_files.load(folder), name, threads, precision)
 
 
 def plan_of(request: Request) -> Plan:
@@ -93,9 +104,11 @@ def plan_of(request: Request) -> Plan:
     Raises RequestError for wishes a MusicGen has no ear for.
     """
     request = request.seeded()
-    deaf = [name for name in ("chords", "beats_per_bar") if getattr(request, name)]
+    deaf = [name for name in ("chords", "beats_per_bar", "negative") if getattr(request, name)]
     if deaf:
         raise RequestError(f"MusicGen does not take {' or '.join(deaf)}: put it into the sentence, or leave it out")
+    if isinstance(request.guidance, Mapping):
+        raise RequestError("MusicGen has one weight of guidance, not one for each control: give a number")
     said: dict[str, Any] = {"key": request.key, "bpm": request.tempo and f"{request.tempo:g}", "genre": request.genre,
                             "instrument": ", ".join(request.instruments)}  # fmt: skip
     words = ". ".join(f"{name}: {value}" for name, value in said.items() if value)
@@ -137,7 +150,7 @@ def compose(
     """``frames`` new frames after the codes ``prompt`` [K, F0] -> codes [K, F0 + frames], window by window."""
     from dataclasses import replace
 
-    lm = studio.lm
+    lm, engine = studio.lm, studio.engine
     rate = lm.config.frame_rate
     settings = request.sampling
     if plan.text is None and melody is None:
@@ -150,9 +163,9 @@ def compose(
         more = min(end, start + round(WINDOW * rate)) - codes.shape[1]
         done = codes.shape[1] - (end - frames)
         cond = lm.condition([plan.text], None if melody is None else _chroma(melody, start / rate))
-        made = lm.generate(
+        made = engine.generate(
             more, cond, prompt=codes[None, :, start:], settings=settings, seed=_seed(plan.seed, window),
-            progress=None if progress is None else lambda n, _, done=done: progress(done + n, frames),  # type: ignore[misc]
+            progress=None if progress is None else lambda n, _, done=done: progress(done + n, frames),
         )  # fmt: skip
         codes = torch.cat([codes, made[0, :, codes.shape[1] - start :]], 1)
         window += 1

@@ -24,7 +24,7 @@ from .judge_data import TEMPI, Batch, JudgeSet, tempo_targets
 from .loop import LoopConfig, cosine, run, stream
 
 
-def config(width: int = 32, **sizes: int) -> JudgeConfig:
+def config(width: int = 32, **sizes: Any) -> JudgeConfig:
     """A judge of this project's vocabulary."""
     families = tuple(FAMILY[name] for name in INSTRUMENTS)
     return JudgeConfig(genres=GENRES, instruments=INSTRUMENTS, families=families, keys=KEYS, tempi=TEMPI, width=width,
@@ -69,7 +69,7 @@ class JudgeTask:
         self.extra: dict[str, nn.Module] = {}
         vectors = [value for value in self.judge.parameters() if value.dim() < 2]
         rest = [value for value in self.judge.parameters() if value.dim() >= 2]
-        groups = [{"params": rest}, {"params": vectors, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": rest}, {"params": vectors, "weight_decay": 0.0}]
         betas = (config.beta1, config.beta2)
         self.optimisers = {"judge": torch.optim.AdamW(groups, 1.0, betas, weight_decay=config.weight_decay)}
         have = torch.tensor([[float(name in piece.instruments) for name in INSTRUMENTS] for piece in data.pieces])
@@ -163,7 +163,8 @@ class JudgeTask:
         played = batch.instrument.T
         some = (played.sum(dim=1) > 0) & (played.sum(dim=1) < played.shape[1])
         share = played[some] / played[some].sum(dim=1, keepdim=True)
-        return total - (share * parts["instrument"].T[some].log_softmax(dim=1)).sum(dim=1).mean()
+        kept: Tensor = total - (share * parts["instrument"].T[some].log_softmax(dim=1)).sum(dim=1).mean()
+        return kept
 
 
 def _rarity(have: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def caption(known: Known, draw: random.Random) -> str:
     if known.key and draw.random() < 0.5:
         whole = _one(_KEY, known.key, draw)
         parts.append(draw.choice((whole, whole, _one(_MODE, known.key.split()[1], draw))))
-    if known.beats in _METRE and draw.random() < 0.15:
+    if known.beats is not None and known.beats in _METRE and draw.random() < 0.15:
         parts.append(draw.choice(_METRE[known.beats]))
     if known.absent and draw.random() < 0.1:
         parts.append(_one(_WITHOUT, draw.choice(list(known.absent)), draw))

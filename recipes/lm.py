@@ -45,8 +45,8 @@ class LMRecipe(LoopConfig):
     drop_beat: float = 0.1
     drop_key: float = 0.3
     drop_chords: float = 0.25
-    book_weights: tuple[float, ...] = ()
-    """What each codebook's loss counts; empty is all alike."""
+    book_weights: tuple[float, ...] = (1.0,)
+    """What each codebook's loss counts; one number is for all alike."""
     optimiser: str = "muon"
     """``muon`` (the matrices inside the blocks; AdamW the rest) or ``adamw`` alone."""
     accumulate: int = 1
@@ -58,10 +58,12 @@ class LMRecipe(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.book_weights and (len(self.book_weights) != self.lm.books or min(self.book_weights) < 0):
-            raise ValueError(f"book_weights {self.book_weights}: give each of {self.lm.books} books one of 0 or more")
-        if self.book_weights and sum(self.book_weights) <= 0:
-            raise ValueError(f"book_weights {self.book_weights} leave nothing to learn: one must be positive")
+        weights = self.book_weights
+        if len(weights) not in (1, self.lm.books) or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"book_weights {weights}: give one for all, or each of {self.lm.books} books its own, 0 or more and not "
+                "all of them 0"
+            )
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"unknown optimiser {self.optimiser!r}: muon or adamw")
         if self.accumulate < 1:
@@ -192,7 +194,7 @@ class LMTask:
         return codes, collate(conditions, codes.shape[-1], frame_rate=self.data.frame_rate)
 
     def _weighed(self, loss: Tensor, books: Tensor) -> Tensor:
-        if not self.config.book_weights:
+        if len(self.config.book_weights) == 1:
             return loss
         weights = torch.tensor(self.config.book_weights, device=books.device)
         return (books * weights).sum() / weights.sum()

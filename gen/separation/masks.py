@@ -27,8 +27,10 @@ def softmask(wanted: Tensor, other: Tensor, power: float = 2.0, split: bool = Fa
     return share.masked_fill_(silent, 0.5 if split else 0.0)
 
 
-def shares(parts: Tensor, power: float = 2.0) -> Tensor:
-    """Shares of several models in their sum: parts [N, ..], not negative -> [N, ..]; equal ones where all are nothing.
+def shares(parts: Tensor, power: float = 2.0, split: bool = True) -> Tensor:
+    """Shares of several models in their sum: parts [N, ..], not negative -> [N, ..].
+
+    Where all are nothing, they are equal with ``split`` and else 0.
 
     The generalised Wiener filter (Liutkus and Badeau, ICASSP 2015): magnitudes with a power of 2 are Wiener's own.
     """
@@ -36,7 +38,7 @@ def shares(parts: Tensor, power: float = 2.0) -> Tensor:
     silent = top < torch.finfo(top.dtype).tiny
     found = _raised(parts / top.masked_fill(silent, 1), power)
     found /= found.sum(0).masked_fill_(silent, 1)
-    return found.masked_fill_(silent, 1 / len(parts))
+    return found.masked_fill_(silent, 1 / len(parts) if split else 0.0)
 
 
 def _raised(values: Tensor, power: float) -> Tensor:

@@ -21,6 +21,15 @@ def test_a_folder_with_both(model_folder):
     assert not any(value.requires_grad for value in studio.codec.parameters())
 
 
+def test_other_precisions_on_request(model_folder):
+    small = load(model_folder, precision="int8", threads=1)
+    assert small.engine.precision == "int8" and load(model_folder).engine.__class__ is TokenLM
+    one, two = (small.generate("a slow blues", duration=0.4, seed=3) for _ in range(2))
+    assert torch.equal(one.codes, two.codes)
+    with pytest.raises(ValueError, match="precision 'int4'"):
+        load(model_folder, precision="int4")
+
+
 def test_a_language_model_alone_gets_the_embedded_codec(model_folder, tmp_path, monkeypatch):
     shutil.copytree(model_folder / "codec", tmp_path / "codec_tiny")
     shutil.copytree(model_folder / "lm", tmp_path / "lm_embedded")

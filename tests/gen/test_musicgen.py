@@ -98,6 +98,19 @@ def test_typed_wishes_become_words_the_models_were_trained_on() -> None:
     assert plan_of(Request()).text is None
     with pytest.raises(RequestError, match="does not take chords"):
         plan_of(Request(chords="C G"))
+    with pytest.raises(RequestError, match="does not take negative"):
+        plan_of(Request(negative="hiss"))
+    with pytest.raises(RequestError, match="one weight of guidance"):
+        plan_of(Request(guidance={"text": 3.0}))
+
+
+def test_weights_of_8_bits_on_request(studios: dict[str, MusicGenStudio], folders: dict[str, Path]) -> None:
+    whole, small = studios["text"], load(folders["text"], threads=1, precision="int8")
+    assert (whole.engine.precision, small.engine.precision) == ("fp32", "int8")
+    one, two = (small.generate("a slow blues", duration=0.5, seed=3) for _ in range(2))
+    assert torch.equal(one.codes, two.codes)
+    with pytest.raises(ValueError, match="precision 'int4'"):
+        load(folders["text"], precision="int4")
 
 
 def test_long_music_is_made_in_windows(studios: dict[str, MusicGenStudio], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +118,7 @@ def test_long_music_is_made_in_windows(studios: dict[str, MusicGenStudio], monke
     monkeypatch.setattr(musicgen, "WINDOW", 1.0)
     monkeypatch.setattr(musicgen, "HEARD", 0.4)
     asked: list[tuple[int, int]] = []
-    lm = studio.lm
+    lm = studio.engine
 
     def watch(frames: int, cond: Any, *, prompt: torch.Tensor, **rest: Any) -> torch.Tensor:
         asked.append((prompt.shape[2], frames))
