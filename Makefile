@@ -55,6 +55,8 @@ $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
 	$(PIP) --no-deps encodec musicnn museval tinysoundfont
+	$(PIP) einops hjson msgpack pydantic setuptools wheel
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(PIP) --no-deps --no-build-isolation deepspeed
 	@touch $@
 
 # Only the driver: the browser is the system's, none is downloaded.

@@ -117,6 +117,7 @@ def _wishes(command: argparse.ArgumentParser) -> None:
         "--precision", default="fp32", choices=["fp32", "bf16", "int8"],
         help="of the language model's weights; int8 is the fastest, and gives other music for the same seed",
     )  # fmt: skip
+    out.add_argument("--adapter", metavar="DIR", help="what 'descant finetune' made for this model")
     out.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as many as help)")
     out.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
 
@@ -226,7 +227,7 @@ def run_extend(args: argparse.Namespace) -> None:
 def _studio(args: argparse.Namespace) -> Studio:
     from .load import load
 
-    return load(args.model, args.threads or default_threads(), args.precision)
+    return load(args.model, args.threads or default_threads(), args.precision, args.adapter)
 
 
 def default_threads() -> int:

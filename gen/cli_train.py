@@ -35,7 +35,10 @@ _TRAIN = """examples:
   torchrun --nproc-per-node 2 -m descant train codec tiny --data data/audio/train --dev data/audio/dev --out runs/two
   descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/lm
   descant train lm small --data data/tokens/train --dev data/tokens/dev --out runs/lm steps=2000 batch=8
+  torchrun --nproc-per-node 8 -m descant train lm embedded --data data/tokens/train --dev data/tokens/dev --out runs/big
+  (and 'zero=2 optimiser=adamw' behind it for DeepSpeed, which spreads what a run holds over the processes)
   descant train separator embedded --data data/stems/train --dev data/stems/dev --out runs/separator
+  descant train lm small --init embedded --data mine/train --dev mine/dev --out runs/mine lr=1e-3 steps=1000
   descant train judge small --data data/judge/train --dev data/judge/dev --out runs/judge
 
 A run that was stopped or killed goes on where its last checkpoint was when the same command is given again.
@@ -165,7 +168,7 @@ def _add_train(commands: _Commands[Any]) -> None:
         one.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model")
         one.add_argument("--stop", type=int, metavar="STEP", help="halt there; the same command goes on later")
         one.add_argument("--quiet", action="store_true")
-        if name in ("codec", "separator"):
+        if name in ("codec", "lm", "separator"):
             one.add_argument("--init", metavar="NAME|DIR", help="start from this model's weights")
         one.set_defaults(run=_train)
 

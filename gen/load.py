@@ -15,6 +15,7 @@ import torch
 
 from ..codec import pretrained as codec_files
 from ..codec.contract import Codec
+from ..lm import lora
 from ..lm import pretrained as lm_files
 from ..lm.fast_linear import PRECISIONS
 from ..lm.model import TokenLM
@@ -127,16 +128,17 @@ class Studio:
 
 
 def load(
-    name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None, precision: str = "fp32"
-) -> Studio:
+    name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None, precision: str = "fp32",
+    adapter: str | os.PathLike[str] | None = None,
+) -> Studio:  # fmt: skip
     """Load a model: ``"embedded"``, a folder, or a MusicGen.
 
     A folder holds a language model (as ``descant train lm`` exports it), which is joined to the embedded codec, or two
     folders whose names begin with ``codec`` and ``lm``. A MusicGen is a folder in the transformers library's format, or
     a hub id such as ``"facebook/musicgen-small"``, the one case in which something may be downloaded; see
-    :func:`descant.gen.musicgen.load`. precision: of the language model's weights, fp32, bf16 or int8; other precisions give
-    other music, as good, sooner. Raises FileNotFoundError when files are missing and ValueError when they are
-    damaged or do not fit together.
+    :func:`descant.gen.musicgen.load`. precision: of the language model's weights: fp32, or bf16 or int8, which give
+    other music sooner. adapter: a file or folder of ``descant finetune``, added into the weights. Raises
+    FileNotFoundError when files are missing and ValueError when they are damaged or do not fit together.
     """
     if threads is not None and not 1 <= threads <= 1024:
         raise ValueError(f"threads {threads} is outside 1 to 1024")
@@ -144,9 +146,15 @@ def load(
     if name not in EMBEDDED and is_musicgen(name):
         from . import musicgen
 
-        return musicgen.load(name, threads, precision)
+        studio = musicgen.load(name, threads, precision)
+        if adapter is not None:
+            lora.merge(studio.lm, lora.load(adapter))
+        return studio
     codec, lm = find(name)
-    return Studio(codec_files.load(codec), lm_files.load(lm), name, threads, precision)
+    model = lm_files.load(lm)
+    if adapter is not None:
+        lora.merge(model, lora.load(adapter))
+    return Studio(codec_files.load(codec), model, name, threads, precision)
 
 
 def generate(text: str | None = None, **wishes: Unpack[Wishes]) -> Music:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def save(adapter: Adapter, path: str | Path, about: Mapping[str, str] | None = N
     part.replace(path)
 
 
-def load(path: str | Path) -> Adapter:
+def load(path: str | os.PathLike[str]) -> Adapter:
     """Read an adapter that :func:`save` wrote: a file, or a folder that holds :data:`NAME`.
 
     Raises ValueError for a file that is none, or damaged.

@@ -6,7 +6,7 @@ that of plain data parallelism, so all of them end where one process ends, up to
 
 ``deepspeed.initialize`` is driven here directly, on CPUs over gloo as on GPUs over NCCL: Accelerate's own integration
 does not reach it on CPUs. Checkpoints are those of a run without DeepSpeed, whole, gathered by its own documented
-calls and read as plain tensors: a run goes on under another stage, with another number of processes, or without.
+calls and read as plain tensors. A run goes on under the stage and the number of processes it was begun with.
 """
 
 from __future__ import annotations

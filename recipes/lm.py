@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from ..lm import model as models
 from ..lm.condition import ConditionBatch, collate, drop
 from ..lm.model import LMConfig, TokenLM
+from ..lm.pretrained import load
 from ..lm.text import train_tokenizer
 from .flops import Meter, crop_flops
 from .loop import LoopConfig, cosine, run, stream
@@ -34,6 +35,8 @@ class LMRecipe(LoopConfig):
     """A language-model run."""
 
     lm: LMConfig = field(default_factory=models.nano)
+    init: str = ""
+    """Begin with this model's weights and tokeniser: ``embedded``, or a folder that a run exported."""
     frames: int = 500
     """Frames per crop: 10 s at 50 frames per second."""
     drop_all: float = 0.1
@@ -61,8 +64,8 @@ class LMRecipe(LoopConfig):
         weights = self.book_weights
         if len(weights) not in (1, self.lm.books) or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(
-                f"book_weights {weights}: give one for all, or each of {self.lm.books} books its own, 0 or more and not "
-                "all of them 0"
+                f"book_weights {weights}: give one for all, or one for each of {self.lm.books} books, 0 or more and "
+                "not all of them 0"
             )
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"unknown optimiser {self.optimiser!r}: muon or adamw")
@@ -109,7 +112,7 @@ class LMTask:
                 "or accumulate"
             )
         torch.manual_seed(config.seed)
-        self.lm = TokenLM(config.lm, tokenizer(data, config.lm))
+        self.lm = begin(config, data)
         self.lm.to(self.device)
         if config.checkpointing:
             for block in self.lm.stack.blocks:
@@ -231,6 +234,16 @@ def rows_of(batch: ConditionBatch, index: Tensor) -> ConditionBatch:
 
 def _inner(name: str) -> bool:
     return "blocks." in name
+
+
+def begin(config: LMRecipe, data: TokenSet) -> TokenLM:
+    """The model a run begins with: a new one, or ``config.init``. Raises ValueError when that has another shape."""
+    if not config.init:
+        return TokenLM(config.lm, tokenizer(data, config.lm))
+    lm = load(config.init)
+    if lm.config != config.lm:
+        raise ValueError(f"init={config.init}: that model has another shape than the recipe's ({lm.config})")
+    return lm.float().train()
 
 
 def tokenizer(data: TokenSet, config: LMConfig) -> bytes:

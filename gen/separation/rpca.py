@@ -27,20 +27,26 @@ class RpcaSettings:
 
     weight: float = 1.0
     """Of the sparse part, over 1 / sqrt(the longer side): more leaves less in it."""
-    tolerance: float = 1e-6
+    tolerance: float = 1e-4
     """Ends when ``|M - L - S|`` is below this share of ``|M|``."""
     iterations: int = 100
     """At most so many."""
     power: float = 2.0
     """Of the mask made of the two parts; infinity is the yes or no of Huang et al. (their equation 5)."""
+    low: float = 100.0
+    """What lies below, in Hz, is always backing: voices do not reach it."""
     seed: int = 0
     """Of the random projections."""
     exact: bool = False
     """Compute whole singular value decompositions instead: slower by an order, to check against."""
 
     def __post_init__(self) -> None:
-        if not (self.weight > 0 and self.tolerance > 0 and self.power > 0) or self.iterations < 1:
+        if not (self.weight > 0 and self.tolerance > 0 and self.power > 0 and self.low >= 0) or self.iterations < 1:
             raise ValueError(f"weight, tolerance and power must be more than 0, iterations 1 or more: got {self}")
+
+
+#: More ranks than one in so many: all of them at once are cheaper than a few.
+_MANY = 8
 
 
 class RPCA(Separator):
@@ -62,7 +68,9 @@ class RPCA(Separator):
             low, sparse = robust_pca(rows, self.settings)
             mask = softmask(low.abs(), sparse.abs(), self.settings.power, split=True)
             masks.append(mask.unflatten(1, (item.shape[0], -1)).transpose(0, 1).float())
-        back = self.grid.synthesise(spec * torch.stack(masks), wav.shape[-1])
+        mask = torch.stack(masks)
+        mask[..., self.grid.hertz() < self.settings.low] = 1
+        back = self.grid.synthesise(spec * mask, wav.shape[-1])
         made = (back, wav - back)
         return torch.stack([made[number] for number in keep], 1)
 
@@ -103,7 +111,7 @@ class _Ranks:
     def __init__(self, shape: torch.Size, settings: RpcaSettings) -> None:
         self.dice = torch.Generator().manual_seed(settings.seed)
         self.side, self.exact = min(shape), settings.exact
-        self.rank = 10
+        self.rank = min(10, self.side)
         self.right = torch.empty(shape[1], 0, dtype=torch.float64)
 
     def largest(self, matrix: Tensor) -> float:
@@ -116,23 +124,37 @@ class _Ranks:
     def shrunk(self, matrix: Tensor, threshold: float) -> Tensor:
         """The matrix with its singular values lowered by ``threshold``, those below it gone."""
         while True:
-            wanted = min(self.rank, self.side)
-            left, values, right = self._top(matrix, wanted)
+            if self.exact:
+                left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+                right = right.T
+            elif self.rank > self.side // _MANY:
+                return self._all(matrix, threshold)
+            else:
+                left, values, right = self._top(matrix, self.rank)
             kept = int((values > threshold).sum())
-            if kept < len(values) or len(values) >= self.side:
+            if kept < len(values) or self.exact:
                 break
-            self.rank = min(2 * wanted, self.side)  # all of them survive: there are more
+            self.rank *= 2  # all of them survive: there are more
         # the prediction of Lin et al.: about as many next time
         self.rank = min(kept + max(5, kept // 10), self.side)
         self.right = right
         return (left[:, :kept] * (values[:kept] - threshold)) @ right[:, :kept].T
 
+    def _all(self, matrix: Tensor, threshold: float) -> Tensor:
+        """:meth:`shrunk` by the eigenvectors of the smaller product of the matrix with itself: for many ranks."""
+        wide = matrix.shape[0] <= matrix.shape[1]
+        energies, vectors = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+        values = energies.clamp(min=0).sqrt()
+        kept = values > threshold
+        self.rank = int(kept.sum()) + 5
+        self.right = self.right[:, :0]
+        vectors = vectors[:, kept]
+        share = (vectors * (1 - threshold / values[kept])) @ vectors.T
+        return share @ matrix if wide else matrix @ share
+
     def _top(self, matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The ``count`` or more largest singular values, with vectors: [m, r], [r], [n, r]."""
         more = count + 8
-        if self.exact or more > self.side // 2:
-            left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-            return left, values, right.T
         # where the last ones were, and something random for what is new
         known = self.right[:, :more]
         noise = torch.randn(matrix.shape[1], max(8, more - known.shape[1]), generator=self.dice, dtype=torch.float64)

@@ -159,3 +159,10 @@ def test_one_command_from_a_folder_to_music(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(command) == 1 and "choose another folder" in capsys.readouterr().err
     assert cli.main(["finetune", str(folder), "-o", str(out), "stepz=3"]) == 2
     assert "unknown setting" in capsys.readouterr().err
+
+
+def test_settings_may_stand_anywhere_on_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["finetune", "nowhere", "rank=2", "-o", "x"], ["finetune", "nowhere", "-o", "x", "rank=2", "lr=0.1"]):
+        assert cli.main(words) == 1 and "no folder nowhere" in capsys.readouterr().err
+    assert cli.main(["finetune", "nowhere", "-o", "x", "rank"]) == 2
+    assert "unrecognized arguments: rank" in capsys.readouterr().err

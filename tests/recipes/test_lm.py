@@ -66,6 +66,20 @@ def test_one_small_epoch_trains_exports_and_samples(shards: Path, tmp_path: Path
     assert codes.shape == (4, 20) and int(codes.max()) < 1024
 
 
+def test_a_run_may_begin_with_another_runs_weights(shards: Path, tmp_path: Path) -> None:
+    first = override(recipes.recipe("nano"), {"steps": "4", "lr": "3e-3"})
+    folder = recipes.train(first, str(shards), str(shards), str(tmp_path / "one"), quiet=True)
+    data = TokenSet(shards)
+    again = recipes.LMTask(override(recipes.recipe("nano"), {"init": str(folder), "seed": "9"}), data, data)
+    wanted, fresh = descant.lm.load(folder), recipes.LMTask(override(recipes.recipe("nano"), {"seed": "9"}), data, data)
+    begun, new = again.lm.state_dict(), fresh.lm.state_dict()
+    assert all(torch.equal(value, begun[name]) for name, value in wanted.state_dict().items())
+    assert not all(torch.equal(value, new[name]) for name, value in begun.items())
+    assert again.lm.training and again.lm.tokenizer.data == wanted.tokenizer.data
+    with pytest.raises(ValueError, match="another shape"):
+        recipes.LMTask(override(recipes.recipe("nano"), {"init": str(folder), "lm.width": "64"}), data, data)
+
+
 def test_it_overfits_a_single_batch(shards: Path) -> None:
     config = override(recipes.recipe("nano"), {"lr": "0.01"})
     data = TokenSet(shards)
