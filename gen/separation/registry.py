@@ -26,8 +26,66 @@ def _embedded() -> Separator:
     return BandSplitSeparator.load(EMBEDDED)
 
 
+def _hpss() -> Separator:
+    from .hpss import HPSS
+
+    return HPSS()
+
+
+def _hpss_rest() -> Separator:
+    from .hpss import HPSS, HpssSettings
+
+    return HPSS(HpssSettings(margin=(2.0, 2.0)))
+
+
+def _two_stage() -> Separator:
+    from .hpss import TwoStageHPSS
+
+    return TwoStageHPSS()
+
+
+def _centre() -> Separator:
+    from .centre import Centre
+
+    return Centre()
+
+
+def _repet_sim() -> Separator:
+    from .repet import RepetSim
+
+    return RepetSim()
+
+
+def _repet() -> Separator:
+    from .repet import Repet
+
+    return Repet()
+
+
+def _rpca() -> Separator:
+    from .rpca import RPCA
+
+    return RPCA()
+
+
+def _nmf() -> Separator:
+    from .nmf_separators import HarmonicNMF
+
+    return HarmonicNMF()
+
+
 #: Name -> what makes it. A new method is one more row.
-REGISTRY: dict[str, Callable[[], Separator]] = {"embedded": _embedded}
+REGISTRY: dict[str, Callable[[], Separator]] = {
+    "embedded": _embedded,
+    "hpss": _hpss,
+    "hpss-rest": _hpss_rest,
+    "two-stage": _two_stage,
+    "centre": _centre,
+    "repet-sim": _repet_sim,
+    "repet": _repet,
+    "rpca": _rpca,
+    "nmf": _nmf,
+}
 
 
 def get(name_or_folder: str | os.PathLike[str] = "embedded") -> Separator:

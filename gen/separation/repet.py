@@ -73,7 +73,7 @@ def similarity(magnitude: Tensor) -> Tensor:
 
 
 def neighbours(alike: Tensor, settings: SimSettings, apart: int) -> tuple[Tensor, Tensor]:
-    """Frames most like each frame: similarities [J, J] -> their numbers [J, at most neighbours], and how many count [J].
+    """Frames most like each frame: similarities [J, J] -> their numbers [J, at most neighbours], how many count [J].
 
     Each is the most similar of all frames not more than ``apart`` from it; a frame is always its own neighbour.
     """

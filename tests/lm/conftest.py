@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-from descant.lm.fast_threads import threads
 from descant.lm.model import LMConfig, TokenLM
 from descant.lm.text import train_tokenizer
 
@@ -17,13 +14,6 @@ CAPTIONS = [
     for style in ("rock", "jazz", "waltz")
     for lead in ("piano", "guitar", "drums", "flute")
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sizes are tiny here: on a busy machine a second thread makes seconds into minutes."""
-    with threads(1):
-        yield
 
 
 @pytest.fixture(scope="session")

