@@ -23,7 +23,7 @@ demo: $(VENV)/.base
 	@echo '  $(BIN)/descant generate --help'
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST)
 
 test-browser: $(VENV)/.browser
 	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 
 def pytest_configure() -> None:
-    """Before anything of the suite runs, module and session fixtures included."""
+    """Before anything of the suite runs, module and session fixtures and processes of their own included."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

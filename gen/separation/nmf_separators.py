@@ -134,7 +134,7 @@ class DictionaryNMF(_Factoring):
         count = self._templates.shape[1]
         start = random_start(1, count, values.shape[1], self.settings.seed)[1]
         _, activations = factorise(values, self._templates, start, self.settings, learn=False)
-        pairs = zip(self._templates.split(self._sizes, 1), activations.split(self._sizes, 0), strict=True)
+        pairs = zip(torch.split(self._templates, self._sizes, 1), torch.split(activations, self._sizes, 0), strict=True)
         return torch.stack([columns @ rows for columns, rows in pairs])
 
 

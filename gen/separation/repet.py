@@ -57,7 +57,7 @@ def similar_frames(magnitude: Tensor, settings: SimSettings, apart: int) -> Tens
     """The median of each frame's most similar frames: magnitudes [C, J, K] -> [C, J, K]."""
     near, counts = neighbours(similarity(magnitude), settings, apart)
     model = torch.empty_like(magnitude)
-    for count in counts.unique().tolist():
+    for count in sorted(set(counts.tolist())):
         places = (counts == count).nonzero()[:, 0]
         model[:, places] = median_of([magnitude[:, near[places, rank]] for rank in range(count)])
     return model
@@ -166,7 +166,8 @@ def repeated(magnitude: Tensor, length: int) -> Tensor:
     if whole:
         parts.append(median_of([row[:, rest:] for row in rows]))
     model = torch.cat(parts, 1)
-    return model.repeat(1, -(-count // model.shape[1]), 1)[:, :count]
+    spread: Tensor = model.repeat(1, -(-count // model.shape[1]), 1)[:, :count]
+    return spread
 
 
 def _masked(wav: Tensor, spec: Tensor, model: Tensor, keep: Sequence[int], grid: Grid, low: float) -> Tensor:

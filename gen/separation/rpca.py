@@ -67,7 +67,7 @@ class RPCA(Separator):
             rows = item.abs().double().transpose(0, 1).flatten(1)
             low, sparse = robust_pca(rows, self.settings)
             mask = softmask(low.abs(), sparse.abs(), self.settings.power, split=True)
-            masks.append(mask.unflatten(1, (item.shape[0], -1)).transpose(0, 1).float())
+            masks.append(mask.view(len(mask), item.shape[0], -1).transpose(0, 1).float())
         mask = torch.stack(masks)
         mask[..., self.grid.hertz() < self.settings.low] = 1
         back = self.grid.synthesise(spec * mask, wav.shape[-1])
@@ -138,7 +138,8 @@ class _Ranks:
         # the prediction of Lin et al.: about as many next time
         self.rank = min(kept + max(5, kept // 10), self.side)
         self.right = right
-        return (left[:, :kept] * (values[:kept] - threshold)) @ right[:, :kept].T
+        low: Tensor = (left[:, :kept] * (values[:kept] - threshold)) @ right[:, :kept].T
+        return low
 
     def _all(self, matrix: Tensor, threshold: float) -> Tensor:
         """:meth:`shrunk` by the eigenvectors of the smaller product of the matrix with itself: for many ranks."""
@@ -150,7 +151,8 @@ class _Ranks:
         self.right = self.right[:, :0]
         vectors = vectors[:, kept]
         share = (vectors * (1 - threshold / values[kept])) @ vectors.T
-        return share @ matrix if wide else matrix @ share
+        low: Tensor = share @ matrix if wide else matrix @ share
+        return low
 
     def _top(self, matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The ``count`` or more largest singular values, with vectors: [m, r], [r], [n, r]."""
