@@ -50,9 +50,13 @@ class _Factoring(Separator):
 class PartSettings:
     """The parts of :class:`HarmonicNMF`."""
 
-    pitches: tuple[int, int] = (28, 96)
+    pitches: tuple[int, int] = (36, 88)
     """Lowest and highest note, as in MIDI."""
-    free: int = 12
+    partials: int = 10
+    """Of each note: with many of them notes explain noise as well."""
+    width: float = 0.3
+    """Semitones to both sides of a partial."""
+    free: int = 24
     """Templates that may hold anything: strikes and noise."""
 
     def __post_init__(self) -> None:
@@ -72,10 +76,11 @@ class HarmonicNMF(_Factoring):
     def __init__(
         self, settings: NmfSettings | None = None, grid: Grid | None = None, parts: PartSettings | None = None
     ) -> None:
-        super().__init__(settings, grid)
-        self.free = (parts or PartSettings()).free
-        low, high = (parts or PartSettings()).pitches
-        self._harmonic = harmonic_templates(range(low, high + 1), self.grid)
+        super().__init__(settings or NmfSettings(iterations=30, power=2.0), grid)
+        parts = parts or PartSettings()
+        self.free = parts.free
+        start = StartSettings(partials=parts.partials, width=parts.width)
+        self._harmonic = harmonic_templates(range(parts.pitches[0], parts.pitches[1] + 1), self.grid, start)
 
     def parts(self, values: Tensor) -> Tensor:
         """What each stem has of a spectrogram: float64 [K, J] -> [2, K, J]."""

@@ -143,7 +143,7 @@ def beat_spectrum(magnitude: Tensor) -> Tensor:
     energy = magnitude.double().square().mean(0)
     count = len(energy)
     power = torch.fft.rfft(energy, n=2 * count, dim=0).abs().square().mean(1)
-    found = torch.fft.irfft(power, n=2 * count)[:count] / torch.arange(count, 0, -1, dtype=torch.float64)
+    found: Tensor = torch.fft.irfft(power, n=2 * count)[:count] / torch.arange(count, 0, -1, dtype=torch.float64)
     return found / found[0] if float(found[0]) > 0 else found
 
 
