@@ -9,31 +9,32 @@ whole piece before the finer ones (as Borsos et al., 2023, AudioLM, does in stag
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Order:
+class Order(ABC):
     """An order of codebooks: which step holds which token. Step 0 is empty in all of them."""
 
     @property
+    @abstractmethod
     def books(self) -> int:
         """K."""
-        raise NotImplementedError
 
+    @abstractmethod
     def steps(self, frames: int) -> int:
         """S for F frames, the empty first step included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def places(self, frames: int) -> Tensor:
         """The step of each token, [K, F]; no two tokens of a codebook share one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def frames(self, steps: int) -> int:
         """F of a sequence of S steps; below 0 where S is too short."""
-        raise NotImplementedError
 
     def apply(self, codes: Tensor, special: int) -> Tensor:
         """Codes [B, K, F] -> sequence [B, K, S]; empty cells hold ``special``."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
-
 from ..codec import pretrained
 from ..codec.model import Codec
 from .codec_config import NAMES, CodecRecipe, recipe
 from .codec_data import held_out
 from .codec_task import CodecTask, build
 from .corpus import Corpus
-from .loop import run
+from .loop import learned, run
 from .world import World
 
 __all__ = ["NAMES", "CodecRecipe", "CodecTask", "export", "held_out", "recipe", "train"]
@@ -39,12 +37,8 @@ def train(config: CodecRecipe, data: str, dev: str, out: str, stop: int | None =
 
 def export(config: CodecRecipe, folder: str | os.PathLike[str]) -> Path:
     """Write the averaged weights of ``folder``'s checkpoint as a codec that :func:`descant.codec.load` reads."""
-    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
     codec = build(config.codec)
-    codec.load_state_dict(state["model"])
-    with torch.no_grad():
-        for name, value in codec.named_parameters():
-            value.copy_(state["ema"][name])
+    learned(codec, folder)
     target = Path(folder) / "export"
     pretrained.save(codec, target, half=isinstance(codec, Codec))
     return target

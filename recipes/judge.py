@@ -21,7 +21,7 @@ from ..eval.judge import Answer, Judge, JudgeConfig
 from ..lm.vocab import FAMILIES, FAMILY, GENRES, INSTRUMENTS, KEYS
 from .judge_captions import about, one_thing
 from .judge_data import TEMPI, Batch, JudgeSet, tempo_targets
-from .loop import LoopConfig, cosine, run, stream
+from .loop import LoopConfig, cosine, learned, run, stream
 
 
 def config(width: int = 32, **sizes: Any) -> JudgeConfig:
@@ -310,10 +310,6 @@ def train(config: JudgeRecipe, data: str, dev: str, out: str, stop: int | None =
 
 def export(task: JudgeTask, folder: str | os.PathLike[str]) -> Path:
     """Write the averaged weights of ``folder``'s checkpoint, with thresholds, for :func:`descant.eval.judge.load`."""
-    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    task.judge.load_state_dict(state["model"])
-    with torch.no_grad():
-        for name, value in task.judge.named_parameters():
-            value.copy_(state["ema"][name])
+    learned(task.judge, folder)
     calibrated(task.judge, task.dev, max(task.config.dev_clips, 2 * len(task.dev.pieces))).save(Path(folder) / "export")
     return Path(folder) / "export"

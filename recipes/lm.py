@@ -24,7 +24,7 @@ from ..lm.model import LMConfig, TokenLM
 from ..lm.pretrained import load
 from ..lm.text import train_tokenizer
 from .flops import Meter, crop_flops
-from .loop import LoopConfig, cosine, run, stream
+from .loop import LoopConfig, cosine, learned, run, stream
 from .optimiser import optimisers
 from .tokens import Crop, TokenSet, ngram_baselines
 from .world import World
@@ -275,11 +275,7 @@ def _task(config: LMRecipe, data: TokenSet, dev: TokenSet, world: World) -> LMTa
 
 def export(task: LMTask, folder: str | os.PathLike[str]) -> Path:
     """Write the averaged weights of ``folder``'s checkpoint as a model that :func:`descant.lm.load` reads."""
-    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
     lm = TokenLM(task.config.lm, task.lm.tokenizer.data if task.lm.tokenizer is not None else None)
-    lm.load_state_dict(state["model"])
-    with torch.no_grad():
-        for name, value in lm.named_parameters():
-            value.copy_(state["ema"][name])
+    learned(lm, folder)
     lm.save(Path(folder) / "export", half=True)
     return Path(folder) / "export"

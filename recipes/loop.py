@@ -355,3 +355,13 @@ def _validate(task: Task, ema: Mapping[str, Tensor]) -> dict[str, float]:
             value.copy_(backup[name])
     task.model.train(training)
     return figures
+
+
+def learned(model: nn.Module, folder: str | os.PathLike[str]) -> int:
+    """Put what the run in ``folder`` has learned into ``model``, averages for weights -> the step of its checkpoint."""
+    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(state["ema"][name])
+    return int(state["step"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..eval.separation import utterance_sdr
 from ..gen.separation import losses, pretrained
 from ..gen.separation.bandsplit import BandSplit
-from .loop import cosine, run
+from .loop import cosine, learned, run
 from .optimiser import optimisers
 from .separator_config import NAMES, SeparatorRecipe, recipe
 from .stems_data import StemCorpus
@@ -125,14 +125,10 @@ def train(config: SeparatorRecipe, data: str, dev: str, out: str, stop: int | No
 
 def export(config: SeparatorRecipe, folder: str | os.PathLike[str]) -> Path:
     """Write the averaged weights of ``folder``'s checkpoint as a separator that ``--model`` takes."""
-    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=True)
     network = BandSplit(config.network)
-    network.load_state_dict(state["model"])
-    with torch.no_grad():
-        for name, value in network.named_parameters():
-            value.copy_(state["ema"][name])
+    step = learned(network, folder)
     target = Path(folder) / "export"
-    pretrained.save(network, target, about={"trained_steps": int(state["step"])})
+    pretrained.save(network, target, about={"trained_steps": step})
     return target
 
 

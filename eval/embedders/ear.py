@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 N = TypeVar("N", bound=nn.Module)
 
 
-class Ear:
+class Ear(ABC):
     """Base of the judges: checks windows, hears a few rows at a time on the network's device, returns to the CPU."""
 
     rate: int
@@ -66,9 +67,9 @@ class Ear:
             return None, torch.zeros(0, self.dim)
         return torch.cat(tags) if tags else None, torch.cat(vectors)
 
+    @abstractmethod
     def hear(self, wav: Tensor) -> tuple[Tensor | None, Tensor]:
         """A few rows on the network's device: wav [B, T] -> tag logits [B, V] or None, vectors [B, D]."""
-        raise NotImplementedError
 
 
 class Tagger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,9 +31,9 @@ class _Factoring(Separator):
         self.settings, self.grid = settings or NmfSettings(), grid or Grid(window=4096, hop=1024)
         self.rate, self.layout = self.grid.rate, self.grid.layout(10.0, 1.0)
 
+    @abstractmethod
     def parts(self, values: Tensor) -> Tensor:
         """What each stem has of a spectrogram: float64 [K, J], 1 on average -> [N, K, J]."""
-        raise NotImplementedError
 
     def estimate(self, wav: Tensor, keep: Sequence[int]) -> Tensor:
         """wav [B, C, T] -> stems [B, len(keep), C, T]."""

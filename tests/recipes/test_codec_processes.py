@@ -1,10 +1,6 @@
 """A codec run shared by two processes, joined by gloo: the weights are those of one, and a kill costs nothing."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +14,14 @@ from descant.recipes.loop import LoopConfig, run
 from descant.recipes.world import ALONE, World
 
 from .codec_runs import go, pack, small, weights
-
-
-def _two(packed: Path, out: Path, mode: str) -> list[int]:
-    """Run the script in two processes as torchrun would; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = []
-    for rank in ("0", "1"):
-        env = os.environ | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                            "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}  # fmt: skip
-        command = [sys.executable, str(Path(__file__).with_name("codec_runs.py")), str(packed), str(out), mode]
-        processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=500)[1] for process in processes]
-    codes = [process.returncode for process in processes]
-    assert all(code in (0, -signal.SIGKILL) for code in codes), "\n".join(errors)
-    return codes
+from .two import two
 
 
 def test_two_processes_train_as_one_and_go_on_after_a_kill(tmp_path: Path) -> None:
     packed = pack(tmp_path / "packed")
-    assert _two(packed, tmp_path, "kill") == [-signal.SIGKILL] * 2
+    assert two("codec_runs.py", packed, tmp_path, "kill") == [-signal.SIGKILL] * 2
     assert 0 < torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["step"] < 12
-    assert _two(packed, tmp_path, "both") == [0, 0]
+    assert two("codec_runs.py", packed, tmp_path, "both") == [0, 0]
     killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert killed.keys() == whole.keys()
     assert [name for name in whole if not torch.equal(killed[name], whole[name])] == []

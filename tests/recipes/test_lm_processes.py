@@ -1,10 +1,6 @@
 """A language-model run shared by two processes over gloo: the weights are those of one, and a kill costs nothing."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,25 +12,7 @@ from descant.recipes.tokens import TokenSet
 from descant.recipes.world import ALONE, World
 
 from .lm_runs import go, moments, shards, small, state
-
-
-def two(data: Path, out: Path, mode: str) -> list[int]:
-    """Run the script in two processes as torchrun would; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = []
-    for rank in ("0", "1"):
-        env = os.environ | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                            "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}  # fmt: skip
-        command = [sys.executable, str(Path(__file__).with_name("lm_runs.py")), str(data), str(out), mode]
-        processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    said = [process.communicate(timeout=500)[0] for process in processes]
-    codes = [process.returncode for process in processes]
-    assert all(code in (0, -signal.SIGKILL) for code in codes), "\n".join(said)
-    return codes
+from .two import two
 
 
 def alone(data: Path, out: Path, **settings: str) -> Path:
@@ -60,9 +38,9 @@ def start(data: Path) -> dict[str, Tensor]:
 
 def test_two_processes_train_as_one_and_go_on_after_a_kill(tmp_path: Path) -> None:
     data = shards(tmp_path / "data")
-    assert two(data, tmp_path, "kill") == [-signal.SIGKILL] * 2
+    assert two("lm_runs.py", data, tmp_path, "kill") == [-signal.SIGKILL] * 2
     assert 0 < torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["step"] < 20
-    assert two(data, tmp_path, "rest") == [0, 0]
+    assert two("lm_runs.py", data, tmp_path, "rest") == [0, 0]
     for read in (state, moments):
         killed, whole = read(tmp_path / "killed"), read(tmp_path / "whole")
         assert killed.keys() == whole.keys() and whole

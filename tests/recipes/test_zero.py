@@ -10,12 +10,13 @@ from descant.recipes.tokens import TokenSet
 from descant.recipes.world import World
 
 from .lm_runs import moments, shards, small, state
-from .test_lm_processes import alone, gap, two
+from .test_lm_processes import alone, gap
+from .two import two
 
 
 def test_every_stage_is_one_process_and_resumes(tmp_path: Path) -> None:
     data = shards(tmp_path / "data")
-    assert two(data, tmp_path, "zero") == [0, 0]
+    assert two("lm_runs.py", data, tmp_path, "zero") == [0, 0]
     one = alone(data, tmp_path / "one", optimiser="adamw")
     for stage in "123":
         assert gap(tmp_path / f"zero{stage}", one) <= 1e-5
