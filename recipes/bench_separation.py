@@ -22,8 +22,11 @@ from ..eval import oracles
 from ..eval.separation import BssSettings, median, utterance_sdr, windowed_sdr
 from ..gen.separation.contract import Separator
 from ..gen.separation.registry import REGISTRY, get
+from . import bench_real_stems
 from .stems_data import StemCorpus
 
+#: Separators that are scored on recordings, too: a method of each kind.
+ON_RECORDINGS: tuple[str, ...] = ("embedded", "hpss", "centre", "repet-sim")
 #: What methods with stems of their own call ours.
 ALIASES: Mapping[str, str] = {"percussive": "drums", "vocals": "lead", "foreground": "lead", "melody": "lead"}
 #: A stem quieter than this, in dB of the mix, does not play: there is nothing to separate, and its ratio says nothing.
@@ -33,12 +36,13 @@ _METHOD = Callable[[Tensor, Tensor, int], Mapping[str, Tensor]]
 
 def report(
     data: str | os.PathLike[str], models: Sequence[str] = (), songs: int | None = None,
-    said: Callable[[str], None] | None = None,
+    said: Callable[[str], None] | None = None, real: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score the mixture, separators and oracles on the songs of a packed corpus.
 
-    models: names or folders of separators (none: every one that is registered). songs: the first so many. Raises
-    ValueError for models that do not exist, and when the corpus is empty.
+    models: names or folders of separators (none: every one that is registered). songs: the first so many. real: a
+    folder of recordings with their stems (see :mod:`descant.recipes.bench_real_stems`). Raises ValueError for models
+    that do not exist, and when the corpus is empty.
     """
     corpus = StemCorpus(data)
     count = min(songs or len(corpus), len(corpus))
@@ -54,10 +58,12 @@ def report(
         if said is not None:
             said(f"oracle {kind}: {count} songs")
         rows.append(_scored(kind, "oracle", _oracle(kind, corpus.stems), corpus, count))
+    on_real = None if real is None else bench_real_stems.report(real, models or ON_RECORDINGS, said=said)
     return {
         "schema": "descant-bench-separation/1", "descant": __version__, "songs": count, "rate": corpus.rate,
         "hours": round(sum(corpus.lengths[:count]) / corpus.rate / 3600, 3), "stems": list(corpus.stems),
         "fonts": sorted(set(corpus.fonts[:count])), "oracle_window": oracles.OracleSettings().window, "rows": rows,
+        "real": on_real,
     }  # fmt: skip
 
 
@@ -97,6 +103,8 @@ def page(found: Mapping[str, Any]) -> str:
             for row in found["rows"] if row["kind"] != "oracle"
         ]  # fmt: skip
     lines += ["", "CPU seconds are those of one thread, per second of stereo sound."]
+    if found.get("real"):
+        lines += bench_real_stems.section(found["real"])
     return "\n".join(lines) + "\n"
 
 
