@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from . import pretrained
+from .checkpoint import Look, look
 from .contract import Separator
 from .stems import Stems
 
@@ -74,7 +76,7 @@ def _nmf() -> Separator:
     return HarmonicNMF()
 
 
-#: Name -> what makes it. A new method is one more row.
+#: Name -> what makes it, with nothing but the package. A new method is one more row.
 REGISTRY: dict[str, Callable[[], Separator]] = {
     "embedded": _embedded,
     "hpss": _hpss,
@@ -88,18 +90,49 @@ REGISTRY: dict[str, Callable[[], Separator]] = {
 }
 
 
-def get(name_or_folder: str | os.PathLike[str] = "embedded") -> Separator:
-    """A separator by name, or from a folder that ``descant train separator`` exported.
+#: Name -> what makes it, when that needs an extra or weights the user has to have: a ValueError says what is missing.
+OUTSIDE: dict[str, Callable[[], Separator]] = {}
 
-    Raises ValueError for a name that does not exist.
+
+class Foreign(NamedTuple):
+    """A kind of checkpoint that another project wrote."""
+
+    matches: Callable[[Look], bool]
+    load: Callable[[Path], Separator]
+
+
+#: Project or architecture -> how to tell its checkpoint files, and what loads one. A new kind is one more row.
+CHECKPOINTS: dict[str, Callable[[], Foreign]] = {}
+
+
+def get(model: str | os.PathLike[str] = "embedded") -> Separator:
+    """A separator by name, from a folder (:mod:`descant.gen.separation.pretrained`), or from another project's file.
+
+    Raises ValueError for a name that does not exist, and for folders and files that hold no separator.
     """
-    if isinstance(name_or_folder, str) and name_or_folder in REGISTRY:
-        return REGISTRY[name_or_folder]()
-    if Path(name_or_folder).is_dir():
-        from .bandsplit_separator import BandSplitSeparator
+    if isinstance(model, str) and model in REGISTRY:
+        return REGISTRY[model]()
+    if isinstance(model, str) and model in OUTSIDE:
+        return OUTSIDE[model]()
+    path = Path(model)
+    if path.is_dir():
+        return pretrained.separator(path)
+    if path.is_file():
+        return _foreign(path)
+    names = ", ".join([*REGISTRY, *OUTSIDE])
+    raise ValueError(f"no separator {str(model)!r}: choose {names}, or name a folder or a checkpoint with one")
 
-        return BandSplitSeparator.load(name_or_folder)
-    raise ValueError(f"no separator {str(name_or_folder)!r}: choose {', '.join(REGISTRY)}, or name a folder with one")
+
+def _foreign(path: Path) -> Separator:
+    found = look(path)
+    for kind in CHECKPOINTS.values():
+        matches, load = kind()
+        if matches(found):
+            return load(path)
+    first = next(iter(sorted(found.names)), "nothing")
+    raise ValueError(
+        f"{path} is no checkpoint of {', '.join(CHECKPOINTS) or 'any kind'}: its tensors begin with {first}"
+    )
 
 
 def separate(

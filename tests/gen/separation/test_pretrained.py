@@ -71,5 +71,5 @@ def test_damaged_folders_are_told_apart(tmp_path: Path) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="no separator 'spleeter'"):
         get("spleeter")
-    with pytest.raises(ValueError, match="only band-split"):
+    with pytest.raises(ValueError, match="networks are saved in this format, not Linear"):
         pretrained.save(torch.nn.Linear(1, 1), "nowhere")
