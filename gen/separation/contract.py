@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ...codec.audio import Audio
+    from .channels import Channels
+    from .engine import Cutter
+    from .stems import Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,10 @@ class Separator(ABC):
     grain: int = 1
     """Samples at its rate from one of its frames to the next; chunks begin on frames."""
     layout: Layout = Layout()
+    precisions: tuple[str, ...] = ("fp32",)
+    """What it can compute in: networks may take "bf16", where matrix products and convolutions are of bfloat16."""
+    precision: str = "fp32"
+    """What it computes in."""
     levelled: bool = False
     """Whether the engine brings each chunk to the same level first: for methods that hear how loud something is."""
 
@@ -82,6 +89,12 @@ class Separator(ABC):
     def device(self) -> torch.device:
         """Where :meth:`estimate` wants its input."""
         return torch.device("cpu")
+
+    def cutter(self, rate: int, channels: Channels, choice: Choice) -> Cutter:
+        """What cuts recordings at ``rate`` Hz into the pieces that :meth:`estimate` gets, and joins its estimates."""
+        from .engine import Cutter
+
+        return Cutter(self, rate, channels, choice)
 
     def separate(
         self, sound: str | os.PathLike[str] | Audio | Tensor | np.ndarray, rate: int | None = None, *,

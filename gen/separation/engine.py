@@ -88,7 +88,7 @@ class Engine:
         work = method.rate or rate
         self.inward = Rate(rate, work, channels)
         self.outward = Rate(work, rate, channels * len(choice.names))
-        self.cutter = Cutter(method, work, self.channels, choice)
+        self.cutter = method.cutter(work, self.channels, choice)
         self._mix = _Held(torch.zeros(channels, 0))
         self._ready = _Held(torch.zeros(len(choice.names), channels, 0))
 
@@ -136,6 +136,7 @@ class Cutter:
         # chunks begin on the grain, so that a method's frames lie where they would in the whole
         self.before, self.after = math.ceil(layout.before * rate / grain) * grain, round(layout.after * rate)
         self.batch = layout.batch
+        self.past = self.before  # how far back of its start a chunk may look
         self._held = _Held(torch.zeros(channels.count, 0))
         self._start = 0  # place of the first held sample in the recording
         self._next = 0  # number of the chunk that comes next
@@ -158,7 +159,7 @@ class Cutter:
         """End the recording -> estimates of the rest, [N, C, t']."""
         done = []
         while self._next * self.chunk < self.seen:
-            last = (self._next + 1) * self.chunk + self.fade >= self.seen
+            last = self._last(self._next, self.seen)
             done.append(self._estimate(range(self._next, self._next + 1), self.seen))
             if last:
                 break
@@ -168,25 +169,30 @@ class Cutter:
         """Where the sound ends that chunk ``number`` wants to see."""
         return (number + 1) * self.chunk + self.fade + self.after
 
+    def _last(self, number: int, end: int) -> bool:
+        """Whether no chunk follows ``number`` in a recording that ends at ``end``."""
+        return (number + 1) * self.chunk + self.fade >= end
+
+    def _cut(self, number: int, end: int | None) -> tuple[Tensor, slice]:
+        """The piece [C, T] to hear for chunk ``number``, and where in it lies what is kept of the estimate."""
+        start = max(0, number * self.chunk - self.before)
+        stop = self._reach(number) if end is None else min(self._reach(number), end)
+        return self._held.all[:, start - self._start : stop - self._start], slice(number * self.chunk - start, None)
+
     def _estimate(self, numbers: range, end: int | None) -> Tensor:
         """Estimate whole chunks in a batch, or a single one in a recording that ends at ``end``."""
-        cuts = []
-        for number in numbers:
-            start = max(0, number * self.chunk - self.before)
-            stop = self._reach(number) if end is None else min(self._reach(number), end)
-            cuts.append((start, stop))
+        cuts = [self._cut(number, end) for number in numbers]
         # all but the very first have equal sizes
-        same = len({stop - start for start, stop in cuts}) == 1
-        held = self._held.all
-        pieces = [held[:, start - self._start : stop - self._start] for start, stop in cuts]
+        same = len({piece.shape[-1] for piece, _ in cuts}) == 1
+        pieces = [piece for piece, _ in cuts]
         made = list(self._heard(torch.stack(pieces))) if same else [self._heard(piece[None])[0] for piece in pieces]
         rows = []
-        for number, (start, _), row in zip(numbers, cuts, made, strict=True):
-            row = row[..., number * self.chunk - start :]
-            final = end is not None and (number + 1) * self.chunk + self.fade >= end
+        for number, (_, kept), row in zip(numbers, cuts, made, strict=True):
+            row = row[..., kept]
+            final = end is not None and self._last(number, end)
             rows.append(self._faded(row if final else row[..., : self.chunk + self.fade], final))
         self._next = numbers.stop
-        keep = max(self._start, min(self.seen, self._next * self.chunk - self.before))
+        keep = max(self._start, min(self.seen, self._next * self.chunk - self.past))
         self._held.drop(keep - self._start)
         self._start = keep
         return self._joined(rows)
@@ -195,8 +201,8 @@ class Cutter:
         """Fade a chunk's estimate into its predecessor's tail, and keep its own tail back."""
         if self._tail is not None:
             count = min(self._tail.shape[-1], row.shape[-1])
-            # in the middle of each sample, so that the two ramps add up to one and mirror each other
-            rise = (torch.arange(count, dtype=row.dtype) + 0.5) / self._tail.shape[-1]
+            # from 1 / (fade + 1), so that the two ramps add up to one and mirror each other
+            rise = (torch.arange(count, dtype=row.dtype) + 1) / (self.fade + 1)
             head = row[..., :count] * rise + self._tail[..., :count] * (1 - rise)
             row = torch.cat([head, row[..., count:]], -1)
         if final or not self.fade:
@@ -216,9 +222,16 @@ class Cutter:
             level = torch.ones(len(heard), 1, 1)
             if self.method.levelled:
                 level = heard.double().square().mean((1, 2), keepdim=True).sqrt().float()
-            found = self.method.estimate((heard / level).to(self.method.device), keep)
+            found = self._asked((heard / level).to(self.method.device))
             made[loud] = found.float().cpu() * level[:, None]
         return self.choice.group(self.channels.join(made, len(wav)))
+
+    def _asked(self, wav: Tensor) -> Tensor:
+        keep = self.choice.keep
+        if self.method.precision == "fp32":
+            return self.method.estimate(wav, keep)
+        with torch.autocast(wav.device.type, torch.bfloat16):
+            return self.method.estimate(wav, keep)
 
     def _joined(self, rows: Sequence[Tensor]) -> Tensor:
         if rows:
