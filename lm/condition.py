@@ -111,6 +111,8 @@ class ConditionBatch:
     """[B, N, K, F], -1 where there is no token."""
     roles: Tensor | None = None
     """[B, N], 0 no stem, else 1 + row."""
+    guidance: Tensor | None = None
+    """[B], the weight of guidance a row stands for; absent is 1, the conditions as they are."""
 
     @property
     def size(self) -> int:
@@ -130,7 +132,7 @@ class ConditionBatch:
 
     def null(self) -> ConditionBatch:
         """The same shape with every control absent: the other row of classifier-free guidance."""
-        return _without(self, {"all": torch.ones(self.size, dtype=torch.bool)}, None)
+        return replace(_without(self, {"all": torch.ones(self.size, dtype=torch.bool)}, None), guidance=None)
 
 
 def collate(

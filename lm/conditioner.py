@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .condition import ROLES, TEMPO_BINS, ConditionBatch
+from .guidance_token import GuidanceToken
 from .text import TextEncoder, Tokenizer, pad
 from .transformer import Stack
 from .vocab import GENRES, INSTRUMENTS, KEYS
@@ -89,8 +90,11 @@ class StemEncoder(nn.Module):
 class Conditioner(nn.Module):
     """All controls of a language model of width D."""
 
-    def __init__(self, width: int, prefix: tuple[int, int], text: tuple[int, int], stems: StemEncoder) -> None:
-        """``prefix``: sinks and text tokens. ``text``: vocabulary and width of the text encoder."""
+    def __init__(
+        self, width: int, prefix: tuple[int, int], text: tuple[int, int], stems: StemEncoder, bins: int = 0
+    ) -> None:
+        """``prefix``: sinks and text tokens. ``text``: vocabulary and width of the text encoder. ``bins``: rows for the
+        weight of guidance, if it is an input."""
         super().__init__()
         self.sinks, self.text_tokens = prefix
         self.tokenizer: Tokenizer | None = None
@@ -109,6 +113,7 @@ class Conditioner(nn.Module):
         self.melody = nn.Linear(13, width, bias=False)
         nn.init.zeros_(self.melody.weight)
         self.stems = stems
+        self.guidance = GuidanceToken(bins, width) if bins else None
 
     def forward(self, batch: ConditionBatch) -> Conditioned:
         """Batch of B samples, F frames -> prefix [B, L, D] and added [B, F, D]."""
@@ -116,6 +121,10 @@ class Conditioner(nn.Module):
         instruments = torch.cat([(batch.instruments.sum(1, keepdim=True) == 0).float(), batch.instruments], 1)
         fixed = self.genre(batch.genre) + self.tempo(batch.tempo) + self.key(batch.key)
         fixed = fixed + instruments @ self.instruments.weight
+        if batch.guidance is not None:
+            if self.guidance is None:
+                raise ValueError("the weight of guidance is no input of this model: leave it out of the batch")
+            fixed = fixed + self.guidance(batch.guidance)
         beats = batch.beat.shape[-1]
         aligned = torch.cat(
             [_harmonics(batch.beat), batch.chords, _harmonics(batch.ahead[..., :beats]), batch.ahead[..., beats:]], -1

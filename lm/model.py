@@ -44,6 +44,8 @@ class LMConfig:
     text_width: int = 128
     sinks: int = 2
     """Learned positions that always lead the prefix."""
+    guidance_bins: int = 0
+    """Rows for the weight of guidance as an input (:mod:`descant.lm.guidance_token`); 0: it is none."""
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.layers, self.heads, self.books, self.cardinality, self.window, self.text_vocab)
@@ -51,6 +53,8 @@ class LMConfig:
             raise ValueError(f"every size must be positive: {self}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width {self.width} over {self.heads} heads: a head's size must be a whole, even number")
+        if not 0 <= self.guidance_bins <= 1024:
+            raise ValueError(f"guidance_bins {self.guidance_bins} is outside 0 (none) to 1024")
         if self.pattern not in ("delay", "parallel"):
             raise ValueError(f"unknown pattern {self.pattern!r}: delay or parallel")
         if self.text_width % max(1, self.text_width // 64) or self.text_width % 2 or self.width % 4:
@@ -89,7 +93,7 @@ class TokenLM(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.3)
         stems = StemEncoder(config.books, config.cardinality, width // 2, width, config.window)
         text = (config.text_vocab, config.text_width)
-        self.conditioner = Conditioner(width, (config.sinks, config.text_tokens), text, stems)
+        self.conditioner = Conditioner(width, (config.sinks, config.text_tokens), text, stems, config.guidance_bins)
         self.stack = Stack(width, config.layers, config.heads)
         self.heads = nn.Linear(width, config.books * config.cardinality, bias=False)
         nn.init.normal_(self.heads.weight, std=0.5 * width**-0.5)
@@ -131,20 +135,25 @@ class TokenLM(nn.Module):
         empty or ``codes`` marks them with -1. ``skip`` leaves out the first steps: with K of them no empty cell is left
         and the model sees a window that has slid away from the beginning, as it does in long generation.
         """
-        self._check_codes(codes)
-        frames = codes.shape[2]
-        if not 0 <= skip < frames:
-            raise ValueError(f"skip {skip} must leave some of the {frames} steps")
-        sequence = self.pattern.apply(codes, -1)
-        inputs, targets = sequence[:, :, skip:frames], sequence[:, :, skip + 1 : frames + 1]
+        inputs, targets = self.steps(codes, skip)
         prefix, added = self.prepare(cond)
-        x = self._hidden(inputs.masked_fill(inputs < 0, self.special), Conditioned(prefix, added[:, skip:]), None)
+        x = self._hidden(inputs, Conditioned(prefix, added[:, skip:]), None)
         logits = self._logits(x).flatten(0, 2).float()
         targets = targets.transpose(1, 2).reshape(-1)
         each = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none").view(-1, self.config.books)
         counts = (targets.view(-1, self.config.books) >= 0).sum(0)
         books = each.sum(0) / counts.clamp(min=1)
         return books.sum() / (counts > 0).sum().clamp(min=1), books
+
+    def steps(self, codes: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
+        """Codes [B, K, F] -> what the model reads, [B, K, S - skip], and what it is to predict, -1 where nothing is."""
+        self._check_codes(codes)
+        frames = codes.shape[2]
+        if not 0 <= skip < frames:
+            raise ValueError(f"skip {skip} must leave some of the {frames} steps")
+        sequence = self.pattern.apply(codes, -1)
+        inputs, targets = sequence[:, :, skip:frames], sequence[:, :, skip + 1 : frames + 1]
+        return inputs.masked_fill(inputs < 0, self.special), targets
 
     def prepare(self, cond: ConditionBatch | Conditioned) -> Conditioned:
         """Run the conditioner, unless that has been done."""

@@ -8,8 +8,8 @@ good as equally likely.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from .condition import Condition, collate, drop
 from .conditioner import Conditioned
 from .fast_token import FastTokenLM, engine
 from .guidance import Weights, checked, plan, present
-from .model import TokenLM
+from .guidance_token import TOP
+from .model import LMConfig, TokenLM
 from .pattern import Pattern
 
 _WORD = (1 << 64) - 1
@@ -42,7 +43,8 @@ class SamplingSettings:
     """Weight of the conditions: logits become u + guidance * (c - u), u without and c with them; 1 is plain.
 
     Or a weight for each of several controls, such as ``{"text": 3, "stems": 2}``; names as in
-    :data:`descant.lm.guidance.NAMES`, ``rest`` for all others. What is not named is given to every row.
+    :data:`descant.lm.guidance.NAMES`, ``rest`` for all others. What is not named is given to every row. A model that
+    takes the weight as an input (:mod:`descant.lm.guidance_token`) is told one number of up to 8; of names it is not.
     """
     nested: bool = False
     """With weights by name: each control on top of those named before it, instead of each alone."""
@@ -238,7 +240,8 @@ def _rows(
     Pieces are prepared one by one: a text's encoding must not depend on how long its neighbour's is.
     """
     pieces, negative = conds
-    chosen = plan(settings.guidance, settings.nested, present(pieces), negative is not None)
+    told = negative is None and _can_be_told(model.config, settings.guidance)
+    chosen = plan(1.0 if told else settings.guidance, settings.nested, present(pieces), negative is not None)
     parts = []
     for left_out, _ in chosen:
         for piece in pieces:
@@ -246,12 +249,19 @@ def _rows(
             batch = collate([given], steps, 0, model.config.frame_rate)
             if given is piece and left_out:
                 batch = drop(batch, dict.fromkeys(left_out, 1.0), torch.Generator())
+            if told and present([piece]):
+                batch = replace(batch, guidance=torch.tensor([settings.weight]))
             parts.append(model.prepare(batch))
     ready = Conditioned(torch.cat([part.prefix for part in parts]), torch.cat([part.added for part in parts]))
     if len(chosen) == 1:
         return ready, None
     factors = torch.tensor([factor for _, factor in chosen], device=ready.prefix.device)
     return ready, factors[:, None, None]
+
+
+def _can_be_told(config: LMConfig, guidance: Weights) -> bool:
+    """Whether the weight of guidance is an input of the model, which then does in one row what else takes two."""
+    return bool(config.guidance_bins) and not isinstance(guidance, Mapping) and 1.0 < guidance <= TOP
 
 
 def _prompt(model: TokenLM | FastTokenLM, prompt: Tensor | None) -> Tensor:

@@ -29,6 +29,9 @@ from .optimiser import optimisers
 from .tokens import Crop, TokenSet, ngram_baselines
 from .world import World
 
+#: Rows for the weight of guidance that ``distil_guidance`` adds where ``lm.guidance_bins`` says nothing else.
+GUIDANCE_BINS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class LMRecipe(LoopConfig):
@@ -58,6 +61,8 @@ class LMRecipe(LoopConfig):
     """Compute a block's activations again in the backward pass instead of keeping them."""
     zero: str = ""
     """``1``, ``2``, ``3`` or a DeepSpeed JSON file of one's own; needs ``optimiser=adamw``. Empty is without."""
+    distil_guidance: bool = False
+    """Teach the model ``init`` to do guidance in one row (:mod:`descant.recipes.distil`) instead of new music."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +79,11 @@ class LMRecipe(LoopConfig):
         if self.zero and self.optimiser != "adamw":
             # Muon's update of a matrix needs the whole of it, and ZeRO gives each process a piece
             raise ValueError("zero spreads matrices over processes, which Muon cannot take: set optimiser=adamw")
+        if self.distil_guidance:
+            if not self.init or self.zero:
+                raise ValueError("distil_guidance teaches a finished model, whole: name it with init=, leave out zero")
+            if not self.lm.guidance_bins:
+                object.__setattr__(self, "lm", replace(self.lm, guidance_bins=GUIDANCE_BINS))
 
     @property
     def dropout(self) -> dict[str, float]:
@@ -100,6 +110,9 @@ def recipe(name: str) -> LMRecipe:
 
 class LMTask:
     """One step of language-model training."""
+
+    measures = "ce"
+    """What the objective is called in the log, of each book."""
 
     def __init__(self, config: LMRecipe, data: TokenSet, dev: TokenSet, world: World | None = None) -> None:
         self.config, self.data, self.dev = config, data, dev
@@ -140,15 +153,20 @@ class LMTask:
         losses = []
         for codes, batch in parts:
             with self._precision():
-                loss, books = self.forward(codes, batch, skip)
+                loss, books = self.objective(codes, batch, skip)
                 loss = self._weighed(loss, books)
             self.backward(loss / len(parts))
             losses.append(torch.cat([loss.detach()[None], books.detach()]))
         norm = self.update()
         self.meter.step(c.batch)
         mean = self.world.mean(torch.stack(losses).mean(0)).tolist()
-        figures = {"loss": mean[0], **{f"ce_{k}": value for k, value in enumerate(mean[1:])}, "norm": norm}
+        each = {f"{self.measures}_{k}": value for k, value in enumerate(mean[1:])}
+        figures = {"loss": mean[0], **each, "norm": norm}
         return {**figures, **(self.meter.look() if (step + 1) % c.log_every == 0 else {})}
+
+    def objective(self, codes: Tensor, batch: ConditionBatch, skip: int) -> tuple[Tensor, Tensor]:
+        """What a step lowers: codes [B, K, F] and conditions -> the mean, and that of each book [K]."""
+        return self.forward(codes, batch, skip)
 
     def forward(self, codes: Tensor, batch: ConditionBatch, skip: int) -> tuple[Tensor, Tensor]:
         """Codes [B, K, F] and their conditions -> mean cross-entropy, and that of each book [K]."""
@@ -242,7 +260,12 @@ def begin(config: LMRecipe, data: TokenSet) -> TokenLM:
         return TokenLM(config.lm, tokenizer(data, config.lm))
     lm = load(config.init)
     if lm.config != config.lm:
-        raise ValueError(f"init={config.init}: that model has another shape than the recipe's ({lm.config})")
+        if lm.config.guidance_bins or replace(lm.config, guidance_bins=config.lm.guidance_bins) != config.lm:
+            raise ValueError(f"init={config.init}: that model has another shape than the recipe's ({lm.config})")
+        # the weight of guidance becomes an input: its rows are zero at birth, everything else is there
+        told = TokenLM(config.lm, None if lm.tokenizer is None else lm.tokenizer.data)
+        told.load_state_dict(lm.state_dict(), strict=False)
+        lm = told
     return lm.float().train()
 
 
@@ -266,6 +289,10 @@ def train(config: LMRecipe, data: str, dev: str, out: str, stop: int | None = No
 
 
 def _task(config: LMRecipe, data: TokenSet, dev: TokenSet, world: World) -> LMTask:
+    if config.distil_guidance:
+        from .distil import DistilTask
+
+        return DistilTask(config, data, dev, world)
     if not config.zero:
         return LMTask(config, data, dev, world)
     from .engine import ZeroTask

@@ -272,8 +272,7 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
     state = torch.load(path, map_location="cpu", weights_only=True)
     free = {"save_seconds", "log_every", "validate_every", "dev_items", "device"}
     # a setting that is younger than the checkpoint had its default then
-    young = {f.name: f.default for f in fields(config) if f.name not in state["config"]}
-    then = {**young, **state["config"]}
+    then = _aged(config, state["config"])
     changed = [key for key, value in asdict(config).items() if key not in free and then.get(key) != value]
     if changed:
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}): choose another folder")
@@ -290,6 +289,16 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
     if clock is not None:
         clock.seconds = float(state.get("seconds", 0.0))
     return int(state["step"])
+
+
+def _aged(config: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint, with the defaults of those it is too old to know; settings within settings likewise."""
+    then = {f.name: f.default for f in fields(config) if f.name not in saved} | dict(saved)
+    for field in fields(config):
+        inner = getattr(config, field.name)
+        if is_dataclass(inner) and isinstance(then[field.name], Mapping):
+            then[field.name] = _aged(inner, then[field.name])
+    return then
 
 
 class _Clock:
