@@ -32,7 +32,8 @@ _BENCH = """examples:
   descant bench separation --data data/stems/test --real MUSDB18-HQ/test -o docs/benchmarks
   descant bench separation --data data/stems/test --model runs/separator/export --songs 6 --json
 
-Writes OUT/separation.md and OUT/separation.json: uSDR of the mixture, of separators and of oracles.
+Writes OUT/separation.md and OUT/separation.json: uSDR of the mixture, of separators and of oracles. Where matplotlib is
+installed also OUT/separation-audio/index.html, a page to listen to.
 """
 
 
@@ -70,6 +71,7 @@ def add_bench(kinds: _Commands[Any]) -> None:
     one.add_argument("--model", nargs="+", default=[], metavar="NAME", help="separators (default: all there are)")
     one.add_argument("--songs", type=int, metavar="N", help="the first N songs")
     one.add_argument("--real", metavar="DIR", help="recordings with their stems, one folder a song")
+    one.add_argument("--limits", action="store_true", help="also measure memory (minutes) and what separators promise")
     one.add_argument("-o", "--out", metavar="DIR", help="folder for the report")
     one.add_argument("--json", action="store_true", help="the report as JSON on standard output")
     one.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -134,11 +136,13 @@ def run_bench(args: argparse.Namespace) -> None:
     from ..recipes import bench_separation
 
     try:
-        found = bench_separation.report(args.data, args.model, args.songs, None if args.quiet else _say, args.real)
+        found = bench_separation.report(
+            args.data, args.model, args.songs, None if args.quiet else _say, args.real, args.limits
+        )
     except ValueError as error:
         raise RequestError(str(error)) from None
     if args.out is not None:
-        bench_separation.write(args.out, found)
+        bench_separation.write(args.out, found, args.data)
         if not args.quiet:
             _say(f"the report is {Path(args.out) / 'separation.md'}")
     if args.json:

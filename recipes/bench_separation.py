@@ -22,11 +22,13 @@ from ..eval import oracles
 from ..eval.separation import BssSettings, median, utterance_sdr, windowed_sdr
 from ..gen.separation.contract import Separator
 from ..gen.separation.registry import REGISTRY, get
-from . import bench_real_stems
+from . import bench_real_stems, bench_separation_limits, bench_separation_page
 from .stems_data import StemCorpus
 
 #: Separators that are scored on recordings, too: a method of each kind.
 ON_RECORDINGS: tuple[str, ...] = ("embedded", "hpss", "centre", "repet-sim")
+#: Separators on the audio page, and its folder.
+HEARD, PAGE = ("embedded", "hpss", "repet-sim"), "separation-audio"
 #: What methods with stems of their own call ours.
 ALIASES: Mapping[str, str] = {"percussive": "drums", "vocals": "lead", "foreground": "lead", "melody": "lead"}
 #: A stem quieter than this, in dB of the mix, does not play: there is nothing to separate, and its ratio says nothing.
@@ -37,12 +39,13 @@ _METHOD = Callable[[Tensor, Tensor, int], Mapping[str, Tensor]]
 def report(
     data: str | os.PathLike[str], models: Sequence[str] = (), songs: int | None = None,
     said: Callable[[str], None] | None = None, real: str | os.PathLike[str] | None = None,
+    limits: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Score the mixture, separators and oracles on the songs of a packed corpus.
 
     models: names or folders of separators (none: every one that is registered). songs: the first so many. real: a
-    folder of recordings with their stems (see :mod:`descant.recipes.bench_real_stems`). Raises ValueError for models
-    that do not exist, and when the corpus is empty.
+    folder of recordings with their stems (see :mod:`descant.recipes.bench_real_stems`). limits: measure memory and
+    promises, too. Raises ValueError for models that do not exist, and when the corpus is empty.
     """
     corpus = StemCorpus(data)
     count = min(songs or len(corpus), len(corpus))
@@ -63,14 +66,24 @@ def report(
         "schema": "descant-bench-separation/1", "descant": __version__, "songs": count, "rate": corpus.rate,
         "hours": round(sum(corpus.lengths[:count]) / corpus.rate / 3600, 3), "stems": list(corpus.stems),
         "fonts": sorted(set(corpus.fonts[:count])), "oracle_window": oracles.OracleSettings().window, "rows": rows,
-        "real": on_real,
+        "real": on_real, "limits": bench_separation_limits.report() if limits else None,
     }  # fmt: skip
 
 
-def write(folder: str | os.PathLike[str], found: Mapping[str, Any]) -> list[Path]:
-    """Write ``separation.json`` and ``separation.md`` into a folder; returns both."""
+def write(
+    folder: str | os.PathLike[str], found: Mapping[str, Any], data: str | os.PathLike[str] | None = None
+) -> list[Path]:
+    """Write ``separation.json`` and ``separation.md`` into a folder; returns both.
+
+    With the corpus ``data`` also a page with its first songs in ``separation-audio``, where matplotlib is installed.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        heard = [row["name"] for row in found["rows"] if row["kind"] == "separator" and row["name"] in HEARD]
+        methods = {name: get(name) for name in heard}
+        if bench_separation_page.write(folder / PAGE, StemCorpus(data), methods, ALIASES):
+            found = {**found, "page": PAGE}
     files = {"separation.json": json.dumps(found, indent=1) + "\n", "separation.md": page(found)}
     for name, text in files.items():
         with whole_file(folder / name) as part:
@@ -103,8 +116,12 @@ def page(found: Mapping[str, Any]) -> str:
             for row in found["rows"] if row["kind"] != "oracle"
         ]  # fmt: skip
     lines += ["", "CPU seconds are those of one thread, per second of stereo sound."]
+    if found.get("page"):
+        lines += ["", f"[Players beside spectrograms]({found['page']}/index.html): stems heard, without a network."]
     if found.get("real"):
         lines += bench_real_stems.section(found["real"])
+    if found.get("limits"):
+        lines += bench_separation_limits.section(found["limits"])
     return "\n".join(lines) + "\n"
 
 
