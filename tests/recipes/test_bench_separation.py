@@ -58,8 +58,8 @@ def test_the_excerpt_is_where_every_stem_plays() -> None:
     stems[0, :, :700] = 0.1
     stems[1, :, 600:1000] = 1.0
     start = bench_separation_page.busiest(stems, 200)
-    # the first ends and the second begins there; the third plays nowhere
-    assert 520 <= start <= 620
+    # shares of both are equal at 509; the third plays nowhere
+    assert 495 <= start <= 525
     assert bench_separation_page.busiest(stems[:, :, :100], 200) == 0
     assert bench_separation_page.busiest(torch.zeros(3, 2, 1000), 200) == 0
 
