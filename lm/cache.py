@@ -40,6 +40,11 @@ class Cache:
         """Sequences."""
         return self.keys.shape[1]
 
+    @property
+    def sinks(self) -> Tensor:
+        """Keys of the prefix, normalised but not turned: [layers, B, H, L, E]."""
+        return self._prefix
+
     def part(self, row: int) -> Cache:
         """One row of this cache, in the same memory; counts its steps on its own."""
         layers, _, heads, _, head = self.keys.shape

@@ -18,6 +18,7 @@ from .attention import PEAK
 from .cache import Cache
 from .condition import ConditionBatch
 from .conditioner import Conditioned
+from .fast_graph_token import GraphTokenLM
 from .fast_linear import PRECISIONS, on_cpu, product, stored
 from .fast_threads import Watch, threads
 from .model import TokenLM
@@ -172,9 +173,9 @@ class _Plain:
         return self._model(codes, cond, cache)[:, :, -1]  # type: ignore[no-any-return]
 
 
-def engine(model: TokenLM | FastTokenLM) -> FastTokenLM | _Plain:
+def engine(model: TokenLM | FastTokenLM | GraphTokenLM) -> FastTokenLM | GraphTokenLM | _Plain:
     """What decodes for ``model``: itself if it is an engine, else the fastest one that gives the same numbers."""
-    if isinstance(model, FastTokenLM):
+    if isinstance(model, FastTokenLM | GraphTokenLM):
         return model
     if model.embed.weight.device.type == "cpu" and model.embed.weight.dtype == torch.float32:
         return FastTokenLM(model, "fp32")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .fast_graph_musicgen import GraphMusicGen
 from .musicgen import Conditions, MusicGenLM
 from .sample import SamplingSettings, choose, noise
 
@@ -62,18 +63,32 @@ def _run(
     config, pattern = model.config, model.pattern
     rows, first = known.shape[0], known.shape[2]
     total = first + frames
-    delays = torch.tensor(pattern.delays)
+    delays, books = torch.tensor(pattern.delays), torch.arange(config.books)
     open_cells = known.new_full((rows, config.books, frames), -1)
     sequence = pattern.apply(torch.cat([known, open_cells], 2), model.special)
+    if isinstance(model, GraphMusicGen):
+        steps = model.columns(sequence, first, cond, settings, seeds)
+    else:
+        sequence = sequence.to(model.norm.weight.device)
+        steps = _columns(model, sequence, first, cond, settings, seeds)
+    for step in steps:
+        frame = step - pattern.tail
+        if first <= frame < total:
+            yield sequence[:, books, 1 + frame + delays].cpu().clone()
+
+
+def _columns(
+    model: MusicGenLM, sequence: Tensor, first: int, cond: Conditions, settings: SamplingSettings, seeds: Sequence[int]
+) -> Iterator[int]:
+    """Fill the cells of ``sequence`` [B, K, S + 1] that hold -1; yield s when column s + 1 is there."""
     steps = sequence.shape[2] - 1
-    sequence = sequence.to(model.norm.weight.device)
     weight = settings.weight
     guided = weight != 1.0
     generator = torch.Generator()
     with torch.inference_mode():
         ready = model.ready(cond, guided)
         cache = model.cache(ready, steps)
-    start, books = 0, torch.arange(config.books)
+    start = 0
     for step in range(first, steps):
         with torch.inference_mode():
             logits = model(sequence[:, :, start : step + 1], ready, cache)[:, :, -1].float()
@@ -85,9 +100,7 @@ def _run(
             column = sequence[:, :, step + 1]
             sequence[:, :, step + 1] = torch.where(column < 0, drawn, column)
         start = step + 1
-        frame = step - pattern.tail
-        if first <= frame < total:
-            yield sequence[:, books, 1 + frame + delays].cpu().clone()
+        yield step
 
 
 def _draw(logits: Tensor, settings: SamplingSettings, seed: int, step: int, generator: torch.Generator) -> Tensor:

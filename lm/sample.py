@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .condition import Condition, collate, drop
 from .conditioner import Conditioned
+from .fast_graph_token import GraphTokenLM
 from .fast_token import FastTokenLM, engine
 from .guidance import Weights, checked, plan, present
 from .guidance_token import TOP
@@ -23,6 +25,8 @@ from .model import LMConfig, TokenLM
 from .pattern import Pattern
 
 _WORD = (1 << 64) - 1
+#: A language model of ours, or an engine that decodes for one.
+Model = TokenLM | FastTokenLM | GraphTokenLM
 #: Called with (frames done, frames).
 Progress = Callable[[int, int], None]
 
@@ -113,7 +117,7 @@ def choose(logits: Tensor, settings: SamplingSettings, gumbel: Tensor) -> Tensor
 
 
 def stream(
-    model: TokenLM | FastTokenLM, frames: int, cond: Condition, *, prompt: Tensor | None = None,
+    model: Model, frames: int, cond: Condition, *, prompt: Tensor | None = None,
     settings: SamplingSettings | None = None, seed: int = 0, negative: Condition | None = None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """Yield the codes [K] of one new frame after another, as soon as its last codebook is drawn.
@@ -126,7 +130,7 @@ def stream(
 
 
 def sample(
-    model: TokenLM | FastTokenLM, frames: int, cond: Condition, *, prompt: Tensor | None = None,
+    model: Model, frames: int, cond: Condition, *, prompt: Tensor | None = None,
     settings: SamplingSettings | None = None, seed: int = 0, progress: Progress | None = None,
     negative: Condition | None = None,
 ) -> Tensor:  # fmt: skip
@@ -143,7 +147,7 @@ def sample(
 
 
 def stream_batch(
-    model: TokenLM | FastTokenLM, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
+    model: Model, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
     settings: SamplingSettings | None = None, seeds: int | Sequence[int] = 0, negative: Condition | None = None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """Yield the codes [B, K] of one new frame of B pieces after another; see :func:`sample_batch`."""
@@ -167,7 +171,7 @@ def stream_batch(
 
 
 def sample_batch(
-    model: TokenLM | FastTokenLM, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
+    model: Model, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
     settings: SamplingSettings | None = None, seeds: int | Sequence[int] = 0, progress: Progress | None = None,
     negative: Condition | None = None,
 ) -> Tensor:  # fmt: skip
@@ -190,39 +194,53 @@ def sample_batch(
 
 
 def _run(
-    model: TokenLM | FastTokenLM, frames: int, conds: tuple[Sequence[Condition], Condition | None], known: Tensor,
+    model: Model, frames: int, conds: tuple[Sequence[Condition], Condition | None], known: Tensor,
     settings: SamplingSettings, seeds: Sequence[int],
 ) -> Iterator[Tensor]:  # fmt: skip
     config, pattern = model.config, model.pattern
-    first, total, size = known.shape[2], known.shape[2] + frames, len(known)
+    first, total = known.shape[2], known.shape[2] + frames
     # beyond the end the model goes on writing coarse tokens, as it did in training at the end of a window; they are cut
     steps = total + pattern.tail
-    sequence = _layout(known, pattern, frames, model.special)
+    sequence = _layout(known, pattern, frames, model.special)[:, :, : steps + 1]
     books, delays = torch.arange(config.books), torch.tensor(pattern.delays)
-    generator = torch.Generator()
-    shape = (config.books, config.cardinality)
     with torch.inference_mode():
         fast = engine(model)
-        ready, factors = _rows(model, conds, steps, settings)
+        told = _rows(model, conds, steps, settings)
+    if not isinstance(fast, GraphTokenLM):
+        sequence = sequence.to(told[0].prefix.device)
+        done = _columns(fast, sequence, first, told, settings, seeds)
+    else:
+        done = fast.columns(sequence, first, told, settings, seeds)
+    for step in done:
+        frame = step - pattern.tail
+        if frame >= first:
+            yield sequence[:, books, 1 + frame + delays].cpu().clone()
+
+
+def _columns(
+    fast: Any, sequence: Tensor, first: int, told: tuple[Conditioned, Tensor | None], settings: SamplingSettings,
+    seeds: Sequence[int],
+) -> Iterator[int]:  # fmt: skip
+    """Fill the cells of ``sequence`` [B, K, S + 1] that hold -1; yield s when column s + 1 is there."""
+    (size, books, columns), generator = sequence.shape, torch.Generator()
+    ready, factors = told
+    with torch.inference_mode():
         cache = fast.cache(len(ready.prefix))
-        sequence = sequence.to(ready.prefix.device)
     start = 0
-    for step in range(first, steps):
+    for step in range(first, columns - 1):
         with torch.inference_mode():
             logits = fast.next(sequence[:, :, start : step + 1], ready, cache).float()
             logits = logits.view(-1, size, *logits.shape[1:])
             for piece, seed in enumerate(seeds):
                 # piece by piece: sums of one shape, whatever the batch
                 mixed = logits[0, piece] if factors is None else (logits[:, piece] * factors).sum(0)
-                gumbel = noise(seed, step + 1, shape, generator)
+                gumbel = noise(seed, step + 1, (books, mixed.shape[1]), generator)
                 drawn = choose(mixed, settings, gumbel.to(logits.device))
                 # the next column: cells before the start stay special, cells of the prompt stay as they are
                 column = sequence[piece, :, step + 1]
                 sequence[piece, :, step + 1] = torch.where(column < 0, drawn, column)
         start = step + 1
-        frame = step - pattern.tail
-        if frame >= first:
-            yield sequence[:, books, 1 + frame + delays].clone()
+        yield step
 
 
 def _layout(known: Tensor, pattern: Pattern, frames: int, special: int) -> Tensor:
@@ -232,7 +250,7 @@ def _layout(known: Tensor, pattern: Pattern, frames: int, special: int) -> Tenso
 
 
 def _rows(
-    model: TokenLM | FastTokenLM, conds: tuple[Sequence[Condition], Condition | None], steps: int,
+    model: Model, conds: tuple[Sequence[Condition], Condition | None], steps: int,
     settings: SamplingSettings,
 ) -> tuple[Conditioned, Tensor | None]:  # fmt: skip
     """The rows of guidance, pieces within patterns, and the patterns' factors [P, 1, 1]; None for one pattern.
@@ -264,7 +282,7 @@ def _can_be_told(config: LMConfig, guidance: Weights) -> bool:
     return bool(config.guidance_bins) and not isinstance(guidance, Mapping) and 1.0 < guidance <= TOP
 
 
-def _prompt(model: TokenLM | FastTokenLM, prompt: Tensor | None) -> Tensor:
+def _prompt(model: Model, prompt: Tensor | None) -> Tensor:
     """Checked prompt [K, F0] on the CPU; F0 = 0 without one."""
     books, top = model.config.books, model.config.cardinality
     if prompt is None:

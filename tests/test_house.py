@@ -39,10 +39,10 @@ OUTSIDE = {
 #: room -> further packages it may import inside functions
 INSIDE = {
     "codec": {"huggingface_hub", "scipy"},
-    "lm": {"huggingface_hub", "numba", "sentencepiece", "transformers"},
+    "lm": {"huggingface_hub", "numba", "sentencepiece", "transformers", "xformers"},
     "eval": {"av", "huggingface_hub", "laion_clap", "librosa", "onnxruntime", "scipy", "soundfile", "tqdm",
              "transformers", "visqol"},
-    "gen": {"sentencepiece", "tqdm"},
+    "gen": {"demucs", "huggingface_hub", "sentencepiece", "tqdm", "yaml"},
     "recipes": {"accelerate", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy", "tensorboard",
                 "tinysoundfont", "transformers", "visqol"},
 }  # fmt: skip
