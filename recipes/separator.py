@@ -1,21 +1,24 @@
-"""Training a separator on packed stems: ``separator_config`` has the recipes, ``stems_data`` the songs."""
+"""Training a separator: ``separator_config`` has the recipes, ``stems_data`` and ``separator_data`` the songs."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..eval.separation import utterance_sdr
-from ..gen.separation import losses, pretrained
-from ..gen.separation.bandsplit import BandSplit
+from ..gen.separation import pretrained
+from ..gen.separation.network import estimate
 from .loop import cosine, learned, run
 from .optimiser import optimisers
 from .separator_config import NAMES, SeparatorRecipe, recipe
+from .separator_data import Mixtures
+from .separator_losses import matched, terms
+from .separator_scores import score
+from .separator_teacher import Teacher
 from .stems_data import StemCorpus
 from .world import World
 
@@ -25,29 +28,29 @@ __all__ = ["NAMES", "SeparatorRecipe", "SeparatorTask", "export", "recipe", "tra
 class SeparatorTask:
     """Separator training, seen from the loop."""
 
-    def __init__(self, config: SeparatorRecipe, data: StemCorpus, dev: StemCorpus, world: World | None = None) -> None:
+    def __init__(
+        self, config: SeparatorRecipe, data: StemCorpus | Mixtures, dev: StemCorpus | Mixtures,
+        world: World | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.data, self.dev = config, data, dev
         self.world = world or World(device=config.torch_device)
         self.device = self.world.device
         self.share = self.world.share(config.batch)
         for corpus in (data, dev):
-            if corpus.rate != config.network.rate or corpus.stems != config.network.stems:
-                raise ValueError(
-                    f"the packed stems are {', '.join(corpus.stems)} at {corpus.rate} Hz, the network makes "
-                    f"{', '.join(config.network.stems)} at {config.network.rate} Hz: pack them again"
-                )
-        torch.manual_seed(config.seed)
-        self.network = BandSplit(config.network)
+            _fits(config, corpus)
+        self.network = network(config)
         if config.init:
             start, _ = pretrained.load(config.init)
-            if not isinstance(start, BandSplit) or start.config != config.network:
+            if type(start) is not type(self.network) or start.config != config.network:
                 raise ValueError(f"{config.init} holds another network than this recipe: give its settings")
             self.network.load_state_dict(start.state_dict())
         self.network.to(self.device)
         self.model: nn.Module = self.network
-        self.extra: dict[str, nn.Module] = {}
-        betas = (config.beta1, config.beta2)
-        self.optimisers = optimisers("network", self.network, _inner, betas, config.weight_decay, config.matrix_scale)
+        self.teacher = (
+            Teacher(config, self.network, network(config).to(self.device)) if config.unlabelled.data else None
+        )
+        self.extra: dict[str, nn.Module] = {} if self.teacher is None else {"teacher": self.teacher.network}
+        self.optimisers = _optimisers(config, self.network)
 
     def lr(self, step: int) -> float:
         """Learning rate at ``step``."""
@@ -55,30 +58,23 @@ class SeparatorTask:
         return cosine(step, 0, c.steps, c.lr, c.final_lr, c.warmup)
 
     def batch(self, step: int) -> Tensor:
-        """Stems [B, N, C, T] of step ``step``: this process's share."""
+        """Stems [B, N, C, T] of step ``step``, or pairs of mixes [B, 2, C, T]: this process's share."""
         c = self.config
-        length = round(c.crop * c.network.rate / c.network.hop) * c.network.hop
-        stems = self.data.draw(step, c.batch, length, c.seed, c.mixing)[self.share]
+        length = crop(c)
+        made = self.data.draw(step, c.batch, length, c.seed, c.mixing)[self.share]
         if c.network.channels == 1:
-            stems = stems.mean(2, keepdim=True)
-        return stems.to(self.device)
+            made = made.mean(2, keepdim=True)
+        return made.to(self.device)
 
     def step(self, step: int, ema: Mapping[str, Tensor]) -> dict[str, float]:
         """One update."""
         c = self.config
-        stems = self.batch(step)
+        target = self.batch(step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
-            made = self.network(stems.sum(1))
-        parts: dict[str, tuple[float, Tensor]] = {}
-        if c.level_weight:
-            parts["level"] = c.level_weight, losses.level(made, stems)
-        if c.waveform_weight:
-            parts["waveform"] = c.waveform_weight, losses.waveform(made, stems)
-        if c.spectral_weight and step % c.spectral_every == 0:
-            # each is met in turn; all of them in every step would cost more than the network
-            windows = [w for w in losses.WINDOWS if w <= stems.shape[-1]]
-            window = windows[step // c.spectral_every % len(windows)]
-            parts["spectral"] = c.spectral_weight, losses.spectral(made, stems, [window])
+            made = estimate(self.network, target.sum(1))
+        parts = terms(c, *matched(made, target, c.loss), step)
+        if self.teacher is not None:
+            parts["unlabelled"] = self.teacher.loss(self.network, step, self.world)
         total = sum((weight * loss for weight, loss in parts.values()), torch.zeros((), device=self.device))
         self.network.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -88,25 +84,30 @@ class SeparatorTask:
         if torch.isfinite(norm):
             for optimiser in self.optimisers.values():
                 optimiser.step()
+        if self.teacher is not None:
+            self.teacher.follow(self.network)
         figures = {name: loss.item() for name, (_, loss) in parts.items()}
         return {"loss": total.item(), **figures, "norm": norm.item()}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Utterance SDR in dB of each stem, a mean over held-out songs in which it plays, and their mean."""
-        rows: list[Tensor] = []
-        for song in range(min(len(self.dev), self.config.dev_items)):
-            stems = self.dev.song(song).to(self.device)
-            if self.config.network.channels == 1:
-                stems = stems.mean(1, keepdim=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-                made = model(stems.sum(0)[None])[0]
-            score = utterance_sdr(stems, made)
-            silent = stems.square().sum((1, 2)) == 0
-            rows.append(torch.where(silent.to(score.device), torch.nan, score))
-        scores = torch.stack(rows).nanmean(0).tolist()
-        figures = {f"sdr_{name}": score for name, score in zip(self.dev.stems, scores, strict=True)}
-        known = [score for score in scores if not math.isnan(score)]
-        return {"sdr": sum(known) / max(1, len(known)), **figures}
+        """Utterance SDR in dB on held-out songs: see :func:`descant.recipes.separator_scores.score`."""
+        return score(self.config, model, self.dev, self.device)
+
+
+def network(config: SeparatorRecipe) -> Any:
+    """The recipe's network with the weights that its seed gives."""
+    torch.manual_seed(config.seed)
+    return pretrained.kind_of(config.network).network(config.network)
+
+
+def crop(config: SeparatorRecipe) -> int:
+    """Samples of an item: whole frames."""
+    return round(config.crop * config.network.rate / config.network.hop) * config.network.hop
+
+
+def opened(config: SeparatorRecipe, folder: str | os.PathLike[str]) -> StemCorpus | Mixtures:
+    """The packed music of a folder, as the recipe's loss wants it."""
+    return Mixtures(folder, config.network.channels) if config.loss == "mixit" else StemCorpus(folder)
 
 
 def train(config: SeparatorRecipe, data: str, dev: str, out: str, stop: int | None = None, quiet: bool = False) -> Path:
@@ -116,7 +117,7 @@ def train(config: SeparatorRecipe, data: str, dev: str, out: str, stop: int | No
     the exported separator (averaged weights, float16).
     """
     world = World.join(config.device)
-    task = SeparatorTask(config, StemCorpus(data), StemCorpus(dev), world)
+    task = SeparatorTask(config, opened(config, data), opened(config, dev), world)
     run(task, config, out, stop, quiet, world)
     folder = export(config, out) if world.rank == 0 else Path(out) / "export"
     world.leave()
@@ -125,11 +126,39 @@ def train(config: SeparatorRecipe, data: str, dev: str, out: str, stop: int | No
 
 def export(config: SeparatorRecipe, folder: str | os.PathLike[str]) -> Path:
     """Write the averaged weights of ``folder``'s checkpoint as a separator that ``--model`` takes."""
-    network = BandSplit(config.network)
-    step = learned(network, folder)
+    made = network(config)
+    step = learned(made, folder)
     target = Path(folder) / "export"
-    pretrained.save(network, target, about={"trained_steps": step})
+    pretrained.save(made, target, about={"trained_steps": step})
     return target
+
+
+def _fits(config: SeparatorRecipe, corpus: StemCorpus | Mixtures) -> None:
+    wanted = config.network
+    if isinstance(corpus, Mixtures):
+        if corpus.rate != wanted.rate:
+            raise ValueError(f"the packed music is at {corpus.rate} Hz, the network at {wanted.rate} Hz: pack it again")
+        return
+    # without names, only their number counts
+    same = len(corpus.stems) == len(wanted.stems) if config.loss == "pit" else corpus.stems == wanted.stems
+    if corpus.rate != wanted.rate or not same:
+        raise ValueError(
+            f"the packed stems are {', '.join(corpus.stems)} at {corpus.rate} Hz, the network makes "
+            f"{', '.join(wanted.stems)} at {wanted.rate} Hz: pack them again"
+        )
+
+
+def _optimisers(config: SeparatorRecipe, model: nn.Module) -> dict[str, torch.optim.Optimizer]:
+    betas = (config.beta1, config.beta2)
+    if any(value.dim() == 2 and _inner(name) for name, value in model.named_parameters()):
+        return optimisers("network", model, _inner, betas, config.weight_decay, config.matrix_scale)
+    # kernels of convolutions are no matrices: AdamW moves everything
+    values = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [value for value in values if value.dim() > 1]},
+        {"params": [value for value in values if value.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return {"network": torch.optim.AdamW(groups, 1.0, betas, weight_decay=config.weight_decay)}
 
 
 def _inner(name: str) -> bool:

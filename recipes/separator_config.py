@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..gen.separation.bandsplit import BandSplitConfig
+from ..gen.separation.convtasnet import ConvTasNetConfig
+from ..gen.separation.unet import MaskUNetConfig
 from .loop import LoopConfig
 from .stems_data import Mixing
 
-NAMES: tuple[str, ...] = ("embedded", "embedded-causal", "nano")
+NAMES: tuple[str, ...] = (
+    "embedded", "embedded-causal", "conv-tasnet", "conv-tasnet-causal", "conv-tasnet-mixit", "mask-unet", "nano",
+)  # fmt: skip
+#: What a network's outputs are compared with.
+LOSSES: tuple[str, ...] = ("named", "pit", "mixit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlabelled:
+    """Music without stems beside the stems: a mean teacher's estimates of it are learned from."""
+
+    data: str = ""
+    """Folder of packed audio, or of packed stems whose sums are used; empty for none."""
+    weight: float = 0.5
+    """Of the loss on it, once the ramp has ended."""
+    ramp: int = 1000
+    """Steps over which the weight rises (Laine & Aila, 2017)."""
+    decay: float = 0.999
+    """How slowly the teacher follows the network."""
+    batch: int = 2
+    """Mixes a step."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.ramp < 0 or not 0 <= self.decay < 1 or self.batch < 2 or self.batch % 2:
+            raise ValueError(
+                f"unlabelled music needs a weight and a ramp of 0 or more, a decay from 0 to below 1 and an even "
+                f"batch, got {self.weight}, {self.ramp}, {self.decay} and {self.batch}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeparatorRecipe(LoopConfig):
     """A run: the loop's settings, the network, the data and what counts."""
 
-    network: BandSplitConfig = field(default_factory=BandSplitConfig)
+    network: BandSplitConfig | ConvTasNetConfig | MaskUNetConfig = field(default_factory=BandSplitConfig)
     mixing: Mixing = field(default_factory=Mixing)
+    loss: str = "named"
+    """``named``: output n is stem n. ``pit``: the outputs have no names, the best order counts. ``mixit``: there are no
+    stems: the network hears two songs at once, and its outputs are shared out so that they make the two."""
+    unlabelled: Unlabelled = field(default_factory=Unlabelled)
     crop: float = 3.0
     """Seconds of an item."""
     level_weight: float = 1.0
@@ -28,7 +61,7 @@ class SeparatorRecipe(LoopConfig):
     spectral_every: int = 2
     """Steps from one that counts it to the next; it takes as long as half the network."""
     matrix_scale: float = 2.5
-    """Learning rate of the matrices inside the network over that of the rest."""
+    """Learning rate of the matrices inside the network over that of the rest, where Muon moves them."""
     dev_items: int = 28
     """Songs that are separated when the run validates itself."""
     init: str = ""
@@ -44,6 +77,13 @@ class SeparatorRecipe(LoopConfig):
                 f"crop {self.crop} s must hold 4096 samples, dev_items {self.dev_items} and spectral_every "
                 f"{self.spectral_every} be 1 or more"
             )
+        if self.loss not in LOSSES:
+            raise ValueError(f"unknown loss {self.loss!r}: one of {', '.join(LOSSES)}")
+        most = {"named": len(self.network.stems), "pit": 8, "mixit": 10}[self.loss]
+        if len(self.network.stems) > most:
+            raise ValueError(f"{len(self.network.stems)} stems are too many for loss={self.loss}: at most {most}")
+        if self.unlabelled.data and self.loss == "mixit":
+            raise ValueError("loss=mixit learns from music without stems already: leave unlabelled.data out")
 
 
 def recipe(name: str) -> SeparatorRecipe:
@@ -52,9 +92,14 @@ def recipe(name: str) -> SeparatorRecipe:
         return SeparatorRecipe(steps=4200, batch=4, lr=1.2e-3, final_lr=1e-5, warmup=60, ema=0.995, weight_decay=0.01,
                                validate_every=400, save_seconds=180.0)  # fmt: skip
     if name == "embedded-causal":
-        from dataclasses import replace
-
         return replace(recipe("embedded"), network=BandSplitConfig(causal=True))
+    if name in ("conv-tasnet", "conv-tasnet-causal"):
+        return replace(recipe("embedded"), lr=1e-3, network=ConvTasNetConfig(causal=name.endswith("causal")))
+    if name == "conv-tasnet-mixit":
+        parts = tuple(f"part{number}" for number in range(1, 9))
+        return replace(recipe("conv-tasnet"), network=ConvTasNetConfig(stems=parts), loss="mixit")
+    if name == "mask-unet":
+        return replace(recipe("embedded"), lr=1e-3, network=MaskUNetConfig())
     if name == "nano":
         tiny = BandSplitConfig(
             rate=8000, window=512, hop=128, bands=8, width=8, hidden=16, mixed=16, reach=(1, 2), mixed_reach=(2,)

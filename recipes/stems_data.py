@@ -23,7 +23,7 @@ from .piece import Piece
 #: What a mix is taken apart into; every role that is not named goes to the last.
 STEMS: tuple[str, ...] = ("drums", "bass", "lead", "other")
 #: Lengths of augmented crops are multiples of this, so that the transforms that change their speed are fast.
-_GRAIN = 2000
+GRAIN = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class StemCorpus:
 
     def _item(self, length: int, dice: torch.Generator, mixing: Mixing) -> Tensor:
         stretch = 1.0 + mixing.speed * (2 * _roll(dice) - 1)
-        taken = max(_GRAIN, round(length * stretch / _GRAIN) * _GRAIN) if mixing.speed else length
+        taken = max(GRAIN, round(length * stretch / GRAIN) * GRAIN) if mixing.speed else length
         mixed = _roll(dice) < mixing.remix
         song, place = self._place(taken, dice)
         parts = []

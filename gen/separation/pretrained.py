@@ -33,9 +33,31 @@ def _bandsplit() -> Kind:
     return Kind(BandSplit, BandSplitConfig, BandSplitSeparator)
 
 
+def _convtasnet() -> Kind:
+    from .convtasnet import ConvTasNet, ConvTasNetConfig
+    from .network import NetworkSeparator
+
+    return Kind(ConvTasNet, ConvTasNetConfig, NetworkSeparator)
+
+
+def _unet() -> Kind:
+    from .network import NetworkSeparator
+    from .unet import MaskUNet, MaskUNetConfig
+
+    return Kind(MaskUNet, MaskUNetConfig, NetworkSeparator)
+
+
 #: What ``network`` in a config.json may say -> its kind. A new network is one more row; it keeps its settings in
 #: ``.config``.
-NETWORKS: dict[str, Callable[[], Kind]] = {"bandsplit": _bandsplit}
+NETWORKS: dict[str, Callable[[], Kind]] = {"bandsplit": _bandsplit, "convtasnet": _convtasnet, "unet": _unet}
+
+
+def kind_of(config: Any) -> Kind:
+    """The kind of network with these settings. Raises ValueError when :data:`NETWORKS` has none."""
+    for make in NETWORKS.values():
+        if type(config) is make().config:
+            return make()
+    raise ValueError(f"no network has settings of the type {type(config).__name__}: {', '.join(NETWORKS)}")
 
 
 def save(

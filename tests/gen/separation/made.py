@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from descant.gen.separation.bandsplit import BandSplit, BandSplitConfig
 from descant.gen.separation.bandsplit_separator import BandSplitSeparator
 from descant.gen.separation.contract import Layout, Separator, WrapSeparator
+from descant.gen.separation.convtasnet import ConvTasNet, ConvTasNetConfig
+from descant.gen.separation.network import NetworkSeparator
 from descant.gen.separation.registry import EMBEDDED, REGISTRY
+from descant.gen.separation.unet import MaskUNet, MaskUNetConfig
 
 SMALL = Layout(chunk=0.4, before=0.1, after=0.15, fade=0.05)
 
@@ -31,6 +34,23 @@ def network(seed: int = 0, **changes: object) -> BandSplit:
         for layer in made.leave:
             layer.weight.mul_(6)  # type: ignore[union-attr, operator]  # masks far from equal shares
     return made.eval()
+
+
+def convtasnet(seed: int = 0, **changes: object) -> ConvTasNet:
+    sizes: dict[str, object] = {
+        "stems": ("drums", "bass", "rest"), "rate": 16000, "filters": 12, "kernel": 16, "width": 8, "hidden": 12,
+        "blocks": 2, "repeats": 2,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    return ConvTasNet(ConvTasNetConfig(**{**sizes, **changes})).eval()  # type: ignore[arg-type]
+
+
+def unet(seed: int = 0, **changes: object) -> MaskUNet:
+    sizes: dict[str, object] = {
+        "stems": ("drums", "bass", "rest"), "rate": 16000, "window": 256, "hop": 64, "widths": (4, 6, 8),
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    return MaskUNet(MaskUNetConfig(**{**sizes, **changes})).eval()  # type: ignore[arg-type]
 
 
 class Filters(nn.Module):
@@ -66,6 +86,10 @@ SEPARATORS: dict[str, Callable[[], Separator]] = {
     "bandsplit": lambda: BandSplitSeparator(network(), SMALL),
     "bandsplit-causal": lambda: BandSplitSeparator(network(causal=True), SMALL),
     "bandsplit-mono": lambda: BandSplitSeparator(network(channels=1), SMALL),
+    "convtasnet": lambda: NetworkSeparator(convtasnet(), SMALL),
+    "convtasnet-causal-mono": lambda: NetworkSeparator(convtasnet(causal=True, channels=1, consistent=False), SMALL),
+    "unet": lambda: NetworkSeparator(unet(), SMALL),
+    "unet-sigmoid-mono": lambda: NetworkSeparator(unet(mask="sigmoid", channels=1), SMALL),
     "filters-any-rate": lambda: _with(WrapSeparator(Filters(), ("a", "b"), 16000, None, levelled=False), SMALL),
     "bend-levelled-batched": lambda: WrapSeparator(
         Bend(), ("a", "b"), 22050, 1, Layout(chunk=0.3, before=0.05, after=0.05, fade=0.1, batch=3)

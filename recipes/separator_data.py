@@ -1,0 +1,78 @@
+"""Music without stems for training a separator: packed audio, or packed stems of which only the sums are used."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .corpus import Corpus
+from .loop import stream
+from .stems_data import GRAIN, Mixing, StemCorpus, resize
+
+#: Kinds of packed audio that are whole mixes.
+_WHOLE = ("mix", "real")
+
+
+class Mixtures:
+    """Whole songs of a packed folder at one rate, as ``channels`` channels."""
+
+    def __init__(self, folder: str | os.PathLike[str], channels: int = 2) -> None:
+        folder = Path(folder)
+        index = folder / "index.json"
+        if not index.exists():
+            raise FileNotFoundError(
+                f"no packed music in {folder}: make it with 'descant prepare audio' or 'descant prepare stems'"
+            )
+        self.channels = channels
+        self.corpus: StemCorpus | Corpus
+        if "stems" in json.loads(index.read_text(encoding="utf-8")):
+            self.corpus = StemCorpus(folder)
+            self.songs = list(range(len(self.corpus)))
+        else:
+            self.corpus = Corpus(folder)
+            self.songs = [number for number, row in enumerate(self.corpus.index) if row["kind"] in _WHOLE]
+        self.rate: int = self.corpus.rate
+        if len(self.songs) < 2:
+            raise ValueError(f"{folder} holds {len(self.songs)} songs: mixtures of mixtures need two or more")
+
+    def __len__(self) -> int:
+        return len(self.songs)
+
+    def read(self, song: int, start: int, length: int) -> Tensor:
+        """Samples ``start``..``start + length`` of a song, [C, length]."""
+        number = self.songs[song]
+        if isinstance(self.corpus, StemCorpus):
+            wav = self.corpus.song(number, start, length).sum(0)
+        else:
+            wav = self.corpus.read(int(self.corpus.starts[number]) + start, length)
+        return wav.mean(0, keepdim=True) if self.channels == 1 else wav.expand(self.channels, -1)
+
+    def draw(self, step: int, count: int, length: int, seed: int, mixing: Mixing, purpose: int = 0) -> Tensor:
+        """Crops of ``count`` pairs of different songs, [count, 2, C, length]; a function of the arguments alone.
+
+        Varied as ``mixing`` says, as far as that makes sense for whole mixes: level, speed, polarity, channels.
+        """
+        dice = stream(seed, step, purpose)
+        return torch.stack([self._pair(length, dice, mixing) for _ in range(count)])
+
+    def _pair(self, length: int, dice: torch.Generator, mixing: Mixing) -> Tensor:
+        rolls = torch.rand(2, 6, generator=dice, dtype=torch.float64).tolist()
+        first = int(rolls[0][0] * len(self))
+        # any song but the first
+        songs = (first, (first + 1 + int(rolls[1][0] * (len(self) - 1))) % len(self))
+        parts = []
+        for song, (_, place, gain, flip, swap, speed) in zip(songs, rolls, strict=True):
+            taken = length
+            if mixing.speed:
+                taken = max(GRAIN, round(length * (1 + mixing.speed * (2 * speed - 1)) / GRAIN) * GRAIN)
+            room = int(self.corpus.lengths[self.songs[song]]) - taken
+            if room < 0:
+                raise ValueError(f"a song of the data is shorter than a crop of {taken / self.rate:.2f} s: crop less")
+            wav = resize(self.read(song, int(place * (room + 1)), taken), length)
+            wav = wav * 10 ** (mixing.gain_db * (2 * gain - 1) / 20) * (1.0 if flip < 0.5 else -1.0)
+            parts.append(wav.flip(0) if swap < 0.5 else wav)
+        return torch.stack(parts)
