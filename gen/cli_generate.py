@@ -30,9 +30,11 @@ _GENERATE = """examples:
   descant generate --genre waltz --chords "C Am F G7" --tempo 150 --json -o waltz.ogg
   descant generate "reggae" --guidance text=4,key=2,rest=3 --negative "loud drums, rock" -o far.wav
   descant generate "reggae" --quiet -o - | aplay
+  descant generate "slow ambient electronic" --endless --quiet -o - | aplay
   descant generate "synth pop" --model facebook/musicgen-melody --melody hum.wav -o song.wav
 
 Options win over the sentence. What neither says is chosen by the seed and reported (--json: "asked" and "chosen").
+With -o - you hear the music while it is made; its level is then the model's own, for nobody knows yet how loud it gets.
 With --count the files are called take_1.flac, take_2.flac ...; number i is what --seed SEED+i-1 makes alone.
 """
 _EXTEND = """examples:
@@ -60,6 +62,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         "-d", "--duration", type=float, default=10.0, metavar="S",
         help="seconds, {:g} to {:g} (default: 10)".format(*DURATION_LIMITS),
     )  # fmt: skip
+    new.add_argument("--endless", action="store_true", help="play until stopped (with -o - only)")
     new.add_argument("--count", type=int, default=1, metavar="N", help=f"how many, 1 to {_COUNT_LIMIT} (default: 1)")
     new.add_argument("--melody", metavar="FILE", help="a sound whose tune is followed (MusicGen's melody models)")
     _wishes(new)
@@ -162,15 +165,52 @@ def run_generate(args: argparse.Namespace) -> None:
     requests = [replace(request, seed=first + index) for index in range(args.count)]
     resolve(requests[0])
     name = args.output or f"descant-{first}.wav"
+    if args.endless and name != "-":
+        raise RequestError("--endless plays to standard output: add -o - and pipe it into a player")
     targets = _targets(name, args.count, args.json)
     melody = _melody(args.melody)
     studio = _studio(args)
+    if targets == ["-"] and melody is None and _plays(studio):
+        _play(args, studio, requests[0])
+        return
+    if args.endless:
+        raise RequestError(f"{args.model} cannot play endlessly: give a duration")
     reports = []
     with _delivered(targets) as paths:
         for index, (one, path) in enumerate(zip(requests, paths, strict=True)):
             label = "music" if args.count == 1 else f"music {index + 1}/{args.count}"
             reports.append(_generate_one(args, (studio, melody), one, path, (label, targets[index])))
     _print_json(args, reports)
+
+
+def _plays(studio: Studio) -> bool:
+    from .musicgen import MusicGenStudio
+
+    return not isinstance(studio, MusicGenStudio)
+
+
+def _play(args: argparse.Namespace, studio: Studio, request: Request) -> None:
+    """The music as WAV on standard output while it is made."""
+    from .stream import Player, wave_header, wave_samples
+
+    began = time.perf_counter()
+    player = Player(studio, request, None if args.endless else request.duration)
+    out, heard, first = sys.stdout.buffer, 0, 0.0
+    samples = None if args.endless else round(request.duration * player.rate)
+    out.write(wave_header(player.rate, studio.codec.channels, samples))
+    for block in player:
+        out.write(wave_samples(block.wav))
+        out.flush()
+        first = first or time.perf_counter() - began
+        heard += block.wav.shape[-1]
+    if not args.quiet:
+        plan = player.plan
+        facts = [f"{heard / player.rate:g} s", *(f"{word}" for word in (plan.genre, plan.key) if word)]
+        took = time.perf_counter() - began
+        times = f"heard after {first:.2f} s, done after {took:.1f} s"
+        print(f"standard output: {', '.join(facts)}, seed {plan.seed} ({times})", file=sys.stderr)
+        for note in plan.notes:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _generate_one(

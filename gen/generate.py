@@ -25,7 +25,8 @@ LOUDNESS = -16.0
 PEAK = 0.95
 #: Most gain that is applied to reach the loudness, dB: quiet music stays quieter than loud music.
 GAIN_LIMIT = 20.0
-_FADE_IN, _FADE_OUT = 0.003, 0.025
+#: Seconds over which music begins and ends.
+FADES = (0.003, 0.025)
 # frames decoded at once, and what the decoder must have seen before and after them
 _PIECE, _BEFORE, _AFTER = 1000, 64, 2
 
@@ -102,7 +103,7 @@ def finish(wav: Tensor, rate: int) -> Tensor:
     gain = 1.0 if math.isinf(level) else 10 ** (min(LOUDNESS - level, GAIN_LIMIT) / 20)
     if peak * gain > PEAK:
         gain = PEAK / peak
-    return fade(wav * gain, rate, _FADE_IN, _FADE_OUT)
+    return fade(wav * gain, rate, *FADES)
 
 
 def fade(wav: Tensor, rate: int, fade_in: float = 0.0, fade_out: float = 0.0) -> Tensor:

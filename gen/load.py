@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..codec.audio import Audio
     from .generate import Music
+    from .stream import Player
 
 #: Folder of the models the package carries.
 SHELF = Path(__file__).resolve().parent / "weights"
@@ -99,6 +100,18 @@ class Studio:
 
         wishes["duration"] = seconds
         return extend(self, given, Request(text=text, **wishes))
+
+    def stream(
+        self, text: str | None = None, seconds: float | None = None, gain: float = 0.0, **wishes: Unpack[Wishes]
+    ) -> Player:
+        """Play new music while it is made; see :class:`descant.gen.stream.Player`, an iterator of blocks of sound.
+
+        seconds: how long; None plays until nobody asks any more. Raises RequestError.
+        """
+        from .request import Request
+        from .stream import Player
+
+        return Player(self, Request(text=text, **wishes), seconds, gain)
 
     @cached_property
     def engine(self) -> Any:
