@@ -3,6 +3,8 @@
 #   make test    the whole test suite
 # and one more for the HTML pages, which needs the system's chromium (apt install chromium):
 #   make test-browser
+# and one for a machine with an NVIDIA GPU:
+#   make test-cuda
 # PYTHON=python3.12 make demo chooses the interpreter (3.10 or newer); VENV=/tmp/venv another place for the environment.
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ DEMO ?= an upbeat bossa nova in G minor with flute and nylon guitar
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-browser lint format clean help
+.PHONY: demo test test-browser test-cuda lint format clean help
 
 demo: $(VENV)/.base
 	$(BIN)/descant generate "$(DEMO)" --duration 10 --seed 7 -o demo.wav
@@ -27,6 +29,9 @@ test: $(VENV)/.test
 
 test-browser: $(VENV)/.browser
 	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST)
+
+test-cuda: $(VENV)/.test
+	$(BIN)/python -m pytest -m cuda tests/lm $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -54,7 +59,7 @@ $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
-	$(PIP) --no-deps encodec musicnn museval tinysoundfont
+	$(PIP) --no-deps demucs encodec julius musicnn museval norbert openunmix tinysoundfont
 	$(PIP) einops hjson msgpack pydantic setuptools wheel
 	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(PIP) --no-deps --no-build-isolation deepspeed
 	@touch $@

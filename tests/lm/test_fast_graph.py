@@ -1,5 +1,6 @@
 """The program that a GPU records, run operation by operation on a CPU: the tokens of the plain path."""
 
+import functools
 import sys
 import types
 from collections.abc import Iterator
@@ -12,28 +13,13 @@ from descant.lm import fast_graph
 from descant.lm.fast_attend import attention
 from descant.lm.fast_graph import rounded_up
 from descant.lm.fast_graph_musicgen import GraphMusicGen
-from descant.lm.musicgen import Conditions, MusicGenLM
-from descant.lm.musicgen_config import MusicGenConfig
+from descant.lm.musicgen import MusicGenLM
 from descant.lm.musicgen_sample import generate
 from descant.lm.sample import SamplingSettings
 
+from .graph_made import conditions, made, prompt_of
+
 GREEDY = SamplingSettings(temperature=0.0)
-
-
-def made(**other: object) -> MusicGenLM:
-    sizes = {"width": 64, "layers": 2, "heads": 4, "ffn": 96, "cardinality": 48, "text_width": 24, **other}
-    torch.manual_seed(0)
-    model = MusicGenLM(MusicGenConfig(**sizes)).eval()  # type: ignore[arg-type]
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm.weight" in name:
-                weight.uniform_(0.5, 1.5)
-            elif weight.dim() == 2:
-                # large enough for decisions to be clear
-                weight.normal_(std=1.5 * weight.shape[1] ** -0.5)
-            else:
-                weight.normal_(std=0.3)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +31,6 @@ def model() -> MusicGenLM:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a short piece has several."""
     monkeypatch.setattr(fast_graph, "BLOCK", 7)
-
-
-def conditions(model: MusicGenLM, pieces: int, length: int = 5) -> Conditions:
-    """Texts of unequal length; the second piece has none."""
-    generator = torch.Generator().manual_seed(length)
-    states = torch.randn(pieces, length, model.config.text_width, generator=generator)
-    mask = torch.ones(pieces, length, dtype=torch.bool)
-    if pieces > 1:
-        mask[0, length - 2 :] = False
-        mask[1] = False
-    return model.condition_states(states, mask)
-
-
-def prompt_of(pieces: int, frames: int, books: int = 4) -> Tensor:
-    return torch.randint(0, 48, (pieces, books, frames), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("settings", [
@@ -180,3 +151,11 @@ def test_what_is_missing_or_wrong_is_named(model: MusicGenLM, monkeypatch: pytes
 
 def test_lengths_are_whole_granules() -> None:
     assert [rounded_up(count, 512) for count in (0, 1, 512, 513, 1503)] == [512, 512, 512, 1024, 1536]
+
+
+def test_a_step_is_one_graph_to_the_compiler(model: MusicGenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced in full, without a break; what generates code from it takes minutes on a CPU and is left out here."""
+    cond = conditions(model, 1)
+    wanted = generate(model, 9, cond, seed=1)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    assert torch.equal(GraphMusicGen(model, compiled=True).generate(9, cond, seed=1), wanted)

@@ -1,5 +1,7 @@
 """The program of our own model's step on a CPU: the tokens of the plain path, in a window that slides and beyond."""
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,3 +81,10 @@ def test_half_precision_stays_near_and_the_model_stays_whole(model: TokenLM) -> 
         GraphTokenLM(
             TokenLM(LMConfig(width=32, layers=1, heads=2, cardinality=40, window=16, text_width=16)).bfloat16()
         )
+
+
+def test_a_step_is_one_graph_to_the_compiler(model: TokenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced in full, without a break; what generates code from it takes minutes on a CPU and is left out here."""
+    wanted = sample(model, 20, CONDITIONS[0], seed=1)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    assert torch.equal(sample(GraphTokenLM(model, compiled=True), 20, CONDITIONS[0], seed=1), wanted)
