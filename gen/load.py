@@ -125,7 +125,7 @@ class Studio:
     @property
     def lookback(self) -> int:
         """Frames of given music that a continuation hears: half of what the model sees, the rest is what it plays."""
-        return max(1, self.lm.config.window // 2)
+        return max(1, self.lm.config.window // self.lm.pattern.inputs(1) // 2)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:

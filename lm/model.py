@@ -19,7 +19,7 @@ from .attention import banded, causal, heads, rope_table, unit
 from .cache import Cache
 from .condition import ConditionBatch
 from .conditioner import Conditioned, Conditioner, StemEncoder
-from .pattern import Pattern
+from .pattern import Order, named
 from .text import Tokenizer
 from .transformer import Stack
 
@@ -37,7 +37,7 @@ class LMConfig:
     """Steps a position can look back on, itself included; also the natural training length in frames."""
     frame_rate: float = 50.0
     pattern: str = "delay"
-    """``delay`` or ``parallel``."""
+    """The order of codebooks, one of :data:`descant.lm.pattern.NAMES`."""
     text_vocab: int = 2048
     text_tokens: int = 30
     """Tokens of a text that are kept."""
@@ -55,8 +55,7 @@ class LMConfig:
             raise ValueError(f"width {self.width} over {self.heads} heads: a head's size must be a whole, even number")
         if not 0 <= self.guidance_bins <= 1024:
             raise ValueError(f"guidance_bins {self.guidance_bins} is outside 0 (none) to 1024")
-        if self.pattern not in ("delay", "parallel"):
-            raise ValueError(f"unknown pattern {self.pattern!r}: delay or parallel")
+        named(self.pattern, self.books)
         if self.text_width % max(1, self.text_width // 64) or self.text_width % 2 or self.width % 4:
             raise ValueError(f"text_width {self.text_width} must be even and width {self.width} a multiple of 4")
 
@@ -64,6 +63,14 @@ class LMConfig:
     def prefix(self) -> int:
         """L, the prefix's length."""
         return self.sinks + self.text_tokens
+
+    def check_frames(self, frames: int) -> None:
+        """Raise ValueError when a piece of so many frames is longer than the order of codebooks allows."""
+        if not named(self.pattern, self.books).endless and frames > self.window:
+            raise ValueError(
+                f"{frames} frames: a {self.pattern} model must see a frame's first token when it writes the others, so "
+                f"{self.window} at once is the most, prompt included: ask for a shorter duration"
+            )
 
 
 def nano() -> LMConfig:
@@ -87,7 +94,7 @@ class TokenLM(nn.Module):
     def __init__(self, config: LMConfig, tokenizer: bytes | None = None) -> None:
         super().__init__()
         self.config = config
-        self.pattern = Pattern.delayed(config.books) if config.pattern == "delay" else Pattern.parallel(config.books)
+        self.pattern: Order = named(config.pattern, config.books)
         width = config.width
         self.embed = nn.Embedding(config.books * (config.cardinality + 1), width)
         nn.init.normal_(self.embed.weight, std=0.3)
@@ -121,7 +128,8 @@ class TokenLM(nn.Module):
     def forward(self, codes: Tensor, cond: ConditionBatch | Conditioned, cache: Cache | None = None) -> Tensor:
         """Steps of the pattern, [B, K, S] of tokens or :attr:`special` -> logits [B, K, S, V] of each following step.
 
-        ``cond`` has a frame per step, from step 0. With a ``cache`` the steps follow those it has seen. B may be 1
+        ``cond`` covers the frames that the steps write, from frame 0: in the delay pattern a frame a step, in the
+        coarse-first pattern all frames there are to be. With a ``cache`` the steps follow those it has seen. B may be 1
         where ``cond`` has more rows.
         """
         x = self._hidden(codes, cond, cache)
@@ -130,13 +138,16 @@ class TokenLM(nn.Module):
     def loss(self, codes: Tensor, cond: ConditionBatch | Conditioned, skip: int = 0) -> tuple[Tensor, Tensor]:
         """Codes [B, K, F] -> mean cross-entropy over the codebooks (nats) and that of each, [K]; both carry gradients.
 
-        Steps 0 ... F - 1 are the inputs, so a full window of frames is a full window of steps: the last frames are
-        learnt in their coarse codebooks only. Cells without a token count for nothing, whether the pattern leaves them
-        empty or ``codes`` marks them with -1. ``skip`` leaves out the first steps: with K of them no empty cell is left
-        and the model sees a window that has slid away from the beginning, as it does in long generation.
+        In the delay pattern steps 0 ... F - 1 are the inputs, so a full window of frames is a full window of steps: the
+        last frames are learnt in their coarse codebooks only. Cells without a token count for nothing, whether the
+        pattern leaves them empty or ``codes`` marks them with -1. ``skip`` leaves out the first steps: with K of them
+        no empty cell is left and the model sees a window that has slid away from the beginning, as it does in long
+        generation.
         """
         inputs, targets = self.steps(codes, skip)
         prefix, added = self.prepare(cond)
+        if not self.pattern.endless and added.shape[1] != inputs.shape[2]:
+            raise ValueError(f"the conditions must cover the {codes.shape[2]} frames of the codes, no more and no less")
         x = self._hidden(inputs, Conditioned(prefix, added[:, skip:]), None)
         logits = self._logits(x).flatten(0, 2).float()
         targets = targets.transpose(1, 2).reshape(-1)
@@ -148,16 +159,23 @@ class TokenLM(nn.Module):
     def steps(self, codes: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
         """Codes [B, K, F] -> what the model reads, [B, K, S - skip], and what it is to predict, -1 where nothing is."""
         self._check_codes(codes)
-        frames = codes.shape[2]
-        if not 0 <= skip < frames:
-            raise ValueError(f"skip {skip} must leave some of the {frames} steps")
+        self.config.check_frames(codes.shape[2])
+        count = self.pattern.inputs(codes.shape[2])
+        if not 0 <= skip < count or (skip and not self.pattern.endless):
+            raise ValueError(
+                f"skip {skip} must leave some of the {count} steps"
+                if self.pattern.endless else f"skip {skip}: this pattern is always read from its beginning"
+            )  # fmt: skip
         sequence = self.pattern.apply(codes, -1)
-        inputs, targets = sequence[:, :, skip:frames], sequence[:, :, skip + 1 : frames + 1]
+        inputs, targets = sequence[:, :, skip:count], sequence[:, :, skip + 1 : count + 1]
         return inputs.masked_fill(inputs < 0, self.special), targets
 
     def prepare(self, cond: ConditionBatch | Conditioned) -> Conditioned:
-        """Run the conditioner, unless that has been done."""
-        return cond if isinstance(cond, Conditioned) else self.conditioner(cond)
+        """Run the conditioner and lay its frames out by steps, unless that has been done."""
+        if isinstance(cond, Conditioned):
+            return cond
+        prefix, added = self.conditioner(cond)
+        return Conditioned(prefix, self.pattern.spread(added))
 
     def cache(self, rows: int) -> Cache:
         """An empty cache for ``rows`` sequences."""

@@ -10,10 +10,14 @@ whole piece before the finer ones (as Borsos et al., 2023, AudioLM, does in stag
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+#: Names of orders, as a model's configuration has them.
+NAMES: tuple[str, ...] = ("delay", "parallel", "flat", "coarse-first")
 
 
 class Order(ABC):
@@ -35,6 +39,32 @@ class Order(ABC):
     @abstractmethod
     def frames(self, steps: int) -> int:
         """F of a sequence of S steps; below 0 where S is too short."""
+
+    @property
+    def tail(self) -> int:
+        """Steps beyond the last frame's first token that still write it beside what would come next; 0 where frames do
+        not overlap."""
+        return 0
+
+    @property
+    def endless(self) -> bool:
+        """Whether frames are finished in their order while later ones are unknown: what can be played as it is written,
+        and go on for ever."""
+        return True
+
+    def inputs(self, frames: int) -> int:
+        """Steps for which F frames of conditions are enough: all but the tail that follows the last frame."""
+        return self.steps(frames) - 1 - self.tail
+
+    @abstractmethod
+    def spread(self, rows: Tensor) -> Tensor:
+        """What is known of each frame, [B, F, D] -> of each step, [B, inputs(F), D]: of the frame whose tokens it
+        predicts, of several the latest."""
+
+    @abstractmethod
+    def moment(self, step: int, frames: int) -> int:
+        """The key of the noise that draws this step's tokens of F frames: a token's noise is keyed by it and by the
+        token's codebook, and does not depend on F."""
 
     def apply(self, codes: Tensor, special: int) -> Tensor:
         """Codes [B, K, F] -> sequence [B, K, S]; empty cells hold ``special``."""
@@ -91,7 +121,7 @@ class Pattern(Order):
 
     @property
     def tail(self) -> int:
-        """Steps after the first codebook's last token: the largest delay."""
+        """Steps after the last frame's first codebook: the largest delay."""
         return max(self.delays)
 
     def steps(self, frames: int) -> int:
@@ -105,6 +135,14 @@ class Pattern(Order):
     def places(self, frames: int) -> Tensor:
         """The step of each token, [K, F]: 1 + t + delay[k]."""
         return 1 + torch.arange(frames) + torch.tensor(self.delays)[:, None]
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[B, F, D] as it is: a frame a step."""
+        return rows
+
+    def moment(self, step: int, frames: int) -> int:
+        """The step itself, 1 + t + delay[k]."""
+        return step
 
 
 @dataclass(frozen=True)
@@ -133,6 +171,14 @@ class Flat(Order):
     def places(self, frames: int) -> Tensor:
         """The step of each token, [K, F]: 1 + t K + k."""
         return 1 + torch.arange(frames) * self.count + torch.arange(self.count)[:, None]
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[B, F, D] -> [B, F K, D]: a frame for its K steps."""
+        return rows.repeat_interleave(self.count, 1)
+
+    def moment(self, step: int, frames: int) -> int:
+        """1 + t."""
+        return 1 + (step - 1) // self.count
 
 
 @dataclass(frozen=True)
@@ -165,6 +211,29 @@ class CoarseFirst(Order):
         """The step of each token, [K, F]: 1 + t for the first codebook, 1 + F + t for the others."""
         later = (torch.arange(self.count) > 0).long() * frames
         return 1 + torch.arange(frames) + later[:, None]
+
+    @property
+    def endless(self) -> bool:
+        """Only with one codebook, where there is nothing finer to wait for."""
+        return self.count == 1
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[B, F, D] -> [B, 2 F, D]: all frames for their first codebook, then all again."""
+        return rows.repeat(1, min(self.count, 2), 1)
+
+    def moment(self, step: int, frames: int) -> int:
+        """1 + t."""
+        return 1 + (step - 1) % frames
+
+
+def named(name: str, books: int) -> Order:
+    """The order called ``name``, one of :data:`NAMES`, of K codebooks. Raises ValueError."""
+    if name not in NAMES:
+        raise ValueError(f"unknown pattern {name!r}: {', '.join(NAMES)}")
+    makers: dict[str, Callable[[int], Order]] = {
+        "delay": Pattern.delayed, "parallel": Pattern.parallel, "flat": Flat, "coarse-first": CoarseFirst
+    }  # fmt: skip
+    return makers[name](books)
 
 
 def delay(codes: Tensor, special: int) -> Tensor:

@@ -1,9 +1,10 @@
 """Sampling codes: temperature, top-k, top-p and min-p, classifier-free guidance, and reproducible noise.
 
-The noise of a token is keyed by (seed of its piece, step, codebook). The same seed gives the same tokens however many
-frames are asked for, in how many pieces they are taken and whatever else is generated beside them: exactly in int8,
-whose rows do not see each other; in fp32 as far as sums of another order allow, which shows where two tokens are as
-good as equally likely.
+The noise of a token is keyed by (seed of its piece, step, codebook), where the order of codebooks is not the delay
+pattern by the frame instead of the step. The same seed gives the same tokens however many frames are asked for, in how
+many pieces they are taken and whatever else is generated beside them: exactly in int8, whose rows do not see each
+other; in fp32 as far as sums of another order allow, which shows where two tokens are as good as equally likely. (A
+coarse-first model sees how long the piece is to be, so there another length is other music.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .fast_token import FastTokenLM, engine
 from .guidance import Weights, checked, plan, present
 from .guidance_token import TOP
 from .model import LMConfig, TokenLM
-from .pattern import Pattern
+from .pattern import Order, Pattern
 
 _WORD = (1 << 64) - 1
 #: A language model of ours, or an engine that decodes for one.
@@ -150,8 +151,24 @@ def stream_batch(
     model: Model, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
     settings: SamplingSettings | None = None, seeds: int | Sequence[int] = 0, negative: Condition | None = None,
 ) -> Iterator[Tensor]:  # fmt: skip
-    """Yield the codes [B, K] of one new frame of B pieces after another; see :func:`sample_batch`."""
-    settings = settings or SamplingSettings()
+    """Yield the codes [B, K] of one new frame of B pieces after another; see :func:`sample_batch`.
+
+    Raises ValueError for a model that finishes no frame before it has begun the last one.
+    """
+    if not model.pattern.endless:
+        raise ValueError(
+            f"a {model.config.pattern} model writes the first codebook of the whole piece before the others, so there "
+            "is nothing to play before the end: use sample, or a model with the delay pattern"
+        )
+    return _frames(model, frames, conds, prompt, settings, (seeds, negative))
+
+
+def _frames(
+    model: Model, frames: int, conds: Sequence[Condition], prompt: Tensor | None, settings: SamplingSettings | None,
+    way: tuple[int | Sequence[int], Condition | None],
+) -> Iterator[Tensor]:  # fmt: skip
+    """As :func:`stream_batch`, of any model; ``way``: seeds and the negative condition."""
+    settings, (seeds, negative) = settings or SamplingSettings(), way
     settings.temperatures(model.config.books)
     size = len(conds)
     if not size:
@@ -167,6 +184,7 @@ def stream_batch(
     known = torch.stack([_prompt(model, piece) for piece in pieces]).expand(size, -1, -1)
     if frames < 1:
         raise ValueError(f"{frames} frames: ask for at least one")
+    model.config.check_frames(known.shape[2] + frames)
     return _run(model, frames, (conds, negative), known, settings, each)
 
 
@@ -181,7 +199,7 @@ def sample_batch(
     others follow it. A piece is the same alone and in any company, see the module. Other arguments as for
     :func:`sample`. Returns the prompts and what follows them, [B, K, F0 + frames].
     """
-    rows = stream_batch(model, frames, conds, prompt=prompt, settings=settings, seeds=seeds, negative=negative)
+    rows = _frames(model, frames, conds, prompt, settings, (seeds, negative))
     parts = []
     for row in rows:
         parts.append(row)
@@ -197,44 +215,50 @@ def _run(
     model: Model, frames: int, conds: tuple[Sequence[Condition], Condition | None], known: Tensor,
     settings: SamplingSettings, seeds: Sequence[int],
 ) -> Iterator[Tensor]:  # fmt: skip
-    config, pattern = model.config, model.pattern
-    first, total = known.shape[2], known.shape[2] + frames
+    pattern, first, total = model.pattern, known.shape[2], known.shape[2] + frames
     # beyond the end the model goes on writing coarse tokens, as it did in training at the end of a window; they are cut
-    steps = total + pattern.tail
-    sequence = _layout(known, pattern, frames, model.special)[:, :, : steps + 1]
-    books, delays = torch.arange(config.books), torch.tensor(pattern.delays)
+    reach = total + pattern.tail
+    sequence = _layout(known, pattern, frames, model.special)[:, :, : pattern.inputs(reach) + 1]
+    places, books = pattern.places(total), torch.arange(model.config.books)
+    last = places.amax(0).tolist()
     with torch.inference_mode():
         fast = engine(model)
-        told = _rows(model, conds, steps, settings)
+        told = _rows(model, conds, reach, settings)
     if not isinstance(fast, GraphTokenLM):
         sequence = sequence.to(told[0].prefix.device)
-        done = _columns(fast, sequence, first, told, settings, seeds)
-    else:
+        done = _columns(fast, pattern, sequence, told, settings, seeds)
+    elif isinstance(pattern, Pattern):
         done = fast.columns(sequence, first, told, settings, seeds)
+    else:
+        raise ValueError(f"this engine writes no {model.config.pattern} pattern: sample from the model itself")
+    frame = first
     for step in done:
-        frame = step - pattern.tail
-        if frame >= first:
-            yield sequence[:, books, 1 + frame + delays].cpu().clone()
+        while frame < total and last[frame] <= step + 1:
+            yield sequence[:, books, places[:, frame]].cpu().clone()
+            frame += 1
 
 
 def _columns(
-    fast: Any, sequence: Tensor, first: int, told: tuple[Conditioned, Tensor | None], settings: SamplingSettings,
+    fast: Any, pattern: Order, sequence: Tensor, told: tuple[Conditioned, Tensor | None], settings: SamplingSettings,
     seeds: Sequence[int],
 ) -> Iterator[int]:  # fmt: skip
     """Fill the cells of ``sequence`` [B, K, S + 1] that hold -1; yield s when column s + 1 is there."""
-    (size, books, columns), generator = sequence.shape, torch.Generator()
+    (size, books, _), generator = sequence.shape, torch.Generator()
     ready, factors = told
+    frames = pattern.frames(sequence.shape[2])
     with torch.inference_mode():
         cache = fast.cache(len(ready.prefix))
     start = 0
-    for step in range(first, columns - 1):
+    # what is given, at the beginning or in between, is read at once
+    for step in ((sequence < 0).any(1).any(0).nonzero()[:, 0] - 1).tolist():
         with torch.inference_mode():
             logits = fast.next(sequence[:, :, start : step + 1], ready, cache).float()
             logits = logits.view(-1, size, *logits.shape[1:])
+            moment = pattern.moment(step + 1, frames)
             for piece, seed in enumerate(seeds):
                 # piece by piece: sums of one shape, whatever the batch
                 mixed = logits[0, piece] if factors is None else (logits[:, piece] * factors).sum(0)
-                gumbel = noise(seed, step + 1, (books, mixed.shape[1]), generator)
+                gumbel = noise(seed, moment, (books, mixed.shape[1]), generator)
                 drawn = choose(mixed, settings, gumbel.to(logits.device))
                 # the next column: cells before the start stay special, cells of the prompt stay as they are
                 column = sequence[piece, :, step + 1]
@@ -243,16 +267,15 @@ def _columns(
         yield step
 
 
-def _layout(known: Tensor, pattern: Pattern, frames: int, special: int) -> Tensor:
+def _layout(known: Tensor, pattern: Order, frames: int, special: int) -> Tensor:
     """Prompts [B, K, F0] -> the pattern's sequence [B, K, S] with -1 where tokens are to be drawn."""
     size, books, _ = known.shape
     return pattern.apply(torch.cat([known, known.new_full((size, books, frames + pattern.tail), -1)], 2), special)
 
 
 def _rows(
-    model: Model, conds: tuple[Sequence[Condition], Condition | None], steps: int,
-    settings: SamplingSettings,
-) -> tuple[Conditioned, Tensor | None]:  # fmt: skip
+    model: Model, conds: tuple[Sequence[Condition], Condition | None], frames: int, settings: SamplingSettings
+) -> tuple[Conditioned, Tensor | None]:
     """The rows of guidance, pieces within patterns, and the patterns' factors [P, 1, 1]; None for one pattern.
 
     Pieces are prepared one by one: a text's encoding must not depend on how long its neighbour's is.
@@ -264,7 +287,7 @@ def _rows(
     for left_out, _ in chosen:
         for piece in pieces:
             given = negative if negative is not None and "rest" in left_out else piece
-            batch = collate([given], steps, 0, model.config.frame_rate)
+            batch = collate([given], frames, 0, model.config.frame_rate)
             if given is piece and left_out:
                 batch = drop(batch, dict.fromkeys(left_out, 1.0), torch.Generator())
             if told and present([piece]):

@@ -27,10 +27,11 @@ def crop_flops(lm: TokenLM, frames: int) -> float:
     Six for every weight of a product and position (two forward, four backward); attention as causal: two products of
     S x S / 2 positions and the width per layer, three times.
     """
-    steps, width = lm.config.prefix + frames, lm.config.width
+    inputs, width = lm.pattern.inputs(frames), lm.config.width
+    steps = lm.config.prefix + inputs
     inner = sum(value.numel() for value in lm.stack.blocks.parameters() if value.dim() == 2)
     attention = lm.config.layers * 6 * steps * steps * width
-    return 6.0 * (inner * steps + lm.heads.weight.numel() * frames) + attention
+    return 6.0 * (inner * steps + lm.heads.weight.numel() * inputs) + attention
 
 
 def peak(device: torch.device, bf16: bool) -> float:

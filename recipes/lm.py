@@ -147,7 +147,7 @@ class LMTask:
         """One update."""
         c = self.config
         # every other window has slid away from the beginning, as windows do in long generation
-        skip = c.lm.books if step % 2 else 0
+        skip = c.lm.books if step % 2 and self.lm.pattern.endless else 0
         parts = self._parts(step)
         self.lm.zero_grad()
         losses = []

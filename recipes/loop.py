@@ -293,7 +293,7 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
 
 def _aged(config: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a checkpoint, with the defaults of those it is too old to know; settings within settings likewise."""
-    then = {f.name: f.default for f in fields(config) if f.name not in saved} | dict(saved)
+    then: dict[str, Any] = {f.name: f.default for f in fields(config) if f.name not in saved} | dict(saved)
     for field in fields(config):
         inner = getattr(config, field.name)
         if is_dataclass(inner) and isinstance(then[field.name], Mapping):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from descant.lm.pattern import CoarseFirst, Flat, Order, Pattern, delay, undelay
+from descant.lm.pattern import NAMES, CoarseFirst, Flat, Order, Pattern, delay, named, undelay
 
 PATTERNS = [
     Pattern.delayed(4),
@@ -65,6 +65,14 @@ def test_bad_patterns_and_short_sequences_are_refused() -> None:
         undelay(torch.zeros(1, 4, 3, dtype=torch.long))
 
 
+def test_orders_by_name() -> None:
+    orders = [Pattern.delayed(3), Pattern.parallel(3), Flat(3), CoarseFirst(3)]
+    assert [named(name, 3) for name in NAMES] == orders
+    assert [order.endless for order in orders] == [True, True, True, False] and CoarseFirst(1).endless
+    with pytest.raises(ValueError, match="unknown pattern 'spiral': delay, parallel, flat, coarse-first"):
+        named("spiral", 3)
+
+
 ORDERS: list[Order] = [*PATTERNS, Flat(1), Flat(4), CoarseFirst(1), CoarseFirst(4)]
 
 
@@ -97,3 +105,26 @@ def test_sequences_of_no_whole_number_of_frames_are_refused() -> None:
     for bad in (Flat, CoarseFirst):
         with pytest.raises(ValueError, match="at least one"):
             bad(0)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize("frames", [1, 5])
+def test_what_steps_are_told_and_the_keys_of_their_noise(order: Order, frames: int) -> None:
+    """A step is told of the frame whose tokens it predicts, the latest of several; step s predicts what is at s + 1."""
+    rows = torch.arange(frames)[None, :, None]
+    told = order.spread(rows)[0, :, 0].tolist()
+    assert len(told) == order.inputs(frames) == order.steps(frames) - 1 - order.tail
+    places = order.places(frames).tolist()
+    for step, frame in enumerate(told):
+        there = [t for row in places for t, place in enumerate(row) if place == step + 1]
+        # in a pattern of delays without a book of delay 0 nothing of its own frame may be there yet
+        assert not there or max(there) <= frame and (max(there) == frame or 0 not in getattr(order, "delays", (0,)))
+    keys = {}
+    for book, row in enumerate(places):
+        for frame, place in enumerate(row):
+            key = order.moment(place, frames)
+            # longer pieces draw the same tokens by the same noise
+            assert key == order.moment(int(order.places(frames + 3)[book, frame]), frames + 3)
+            assert key == (place if isinstance(order, Pattern) else 1 + frame)
+            keys[key, book] = frame
+    assert len(keys) == frames * order.books

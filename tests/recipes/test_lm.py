@@ -66,6 +66,17 @@ def test_one_small_epoch_trains_exports_and_samples(shards: Path, tmp_path: Path
     assert codes.shape == (4, 20) and int(codes.max()) < 1024
 
 
+@pytest.mark.parametrize("pattern", ["parallel", "flat", "coarse-first"])
+def test_models_of_every_order_train_and_write(shards: Path, tmp_path: Path, pattern: str) -> None:
+    settings = {"lm.pattern": pattern, "steps": "4", "frames": "20", "validate_every": "4", "log_every": "1"}
+    config = override(recipes.recipe("nano"), settings)
+    folder = recipes.train(config, str(shards), str(shards), str(tmp_path), quiet=True)
+    losses = [json.loads(line).get("loss") for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert all(4 < loss < 9 for loss in losses if loss is not None)
+    model = descant.lm.load(folder)
+    assert model.config.pattern == pattern and sample(model, 12, Condition(genre="jazz"), seed=1).shape == (4, 12)
+
+
 def test_a_run_may_begin_with_another_runs_weights(shards: Path, tmp_path: Path) -> None:
     first = override(recipes.recipe("nano"), {"steps": "4", "lr": "3e-3"})
     folder = recipes.train(first, str(shards), str(shards), str(tmp_path / "one"), quiet=True)

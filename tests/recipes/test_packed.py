@@ -56,19 +56,21 @@ def test_what_cannot_be_packed_or_read_is_refused(tmp_path) -> None:
         packed.convert(source, source)
 
 
-def test_arithmetic_is_what_torch_counts(tmp_path) -> None:
+@pytest.mark.parametrize(("pattern", "steps"), [("delay", 24), ("flat", 96), ("coarse-first", 48)])
+def test_arithmetic_is_what_torch_counts(tmp_path, pattern: str, steps: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     data = TokenSet(shards(tmp_path / "tokens"))
-    task = LMTask(small(batch="1", drop_all="1"), data, data)
+    settings = {"batch": "1", "drop_all": "1", "lm.pattern": pattern, "lm.window": "128"}
+    task = LMTask(small(**settings), data, data)
     (codes, batch), = task._parts(0)  # fmt: skip
     with FlopCounterMode(display=False) as forward:
         task.lm.loss(codes, batch)
     counted = forward.get_flop_counts()
     layers = [f"Stack.blocks.{n}.{name}" for n in range(2) for name in ("qkv", "out", "up", "down")]
     products = sum(sum(counted[name].values()) for name in (*layers, "Linear"))
-    # causal attention over 6 positions of the prefix and 24 steps, in two layers: half of two products each
-    assert crop_flops(task.lm, 24) / 3 == products + 2 * (2 * 2 * 30 * 30 * 16 / 2)
+    # causal attention over 6 positions of the prefix and the steps, in two layers: half of two products each
+    assert crop_flops(task.lm, 24) / 3 == products + 2 * (2 * 2 * (6 + steps) ** 2 * 16 / 2)
 
 
 def test_the_meter_says_tokens_and_share(monkeypatch) -> None:
