@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,6 +77,12 @@ def _nmf() -> Separator:
     return HarmonicNMF()
 
 
+def _demucs(name: str) -> Separator:
+    from .demucs_files import named
+
+    return named(name)
+
+
 #: Name -> what makes it, with nothing but the package. A new method is one more row.
 REGISTRY: dict[str, Callable[[], Separator]] = {
     "embedded": _embedded,
@@ -91,7 +98,9 @@ REGISTRY: dict[str, Callable[[], Separator]] = {
 
 
 #: Name -> what makes it, when that needs an extra or weights the user has to have: a ValueError says what is missing.
-OUTSIDE: dict[str, Callable[[], Separator]] = {}
+OUTSIDE: dict[str, Callable[[], Separator]] = {
+    **{name: partial(_demucs, name) for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi")},
+}
 
 
 class Foreign(NamedTuple):
@@ -101,8 +110,40 @@ class Foreign(NamedTuple):
     load: Callable[[Path], Separator]
 
 
+class ForeignFolder(NamedTuple):
+    """A kind of folder that another project wrote."""
+
+    matches: Callable[[Path], bool]
+    load: Callable[[Path], Separator]
+
+
+def _demucs_file() -> Foreign:
+    from .demucs import load
+    from .demucs_files import is_file
+
+    return Foreign(is_file, load)
+
+
+def _demucs_folder() -> ForeignFolder:
+    from .demucs import load
+    from .demucs_files import is_folder
+
+    return ForeignFolder(is_folder, load)
+
+
+def _roformer_file() -> Foreign:
+    from .roformer_checkpoint import matches
+    from .roformer_separator import RoformerSeparator
+
+    return Foreign(matches, RoformerSeparator.load)
+
+
 #: Project or architecture -> how to tell its checkpoint files, and what loads one. A new kind is one more row.
-CHECKPOINTS: dict[str, Callable[[], Foreign]] = {}
+CHECKPOINTS: dict[str, Callable[[], Foreign]] = {"Demucs": _demucs_file, "RoFormer": _roformer_file}
+
+
+#: Project -> how to tell its folder, and what loads one, for folders that are not ours.
+FOLDERS: dict[str, Callable[[], ForeignFolder]] = {"Demucs": _demucs_folder}
 
 
 def get(model: str | os.PathLike[str] = "embedded") -> Separator:
@@ -116,6 +157,11 @@ def get(model: str | os.PathLike[str] = "embedded") -> Separator:
         return OUTSIDE[model]()
     path = Path(model)
     if path.is_dir():
+        if not (path / "config.json").is_file():
+            for folder in FOLDERS.values():
+                ours, load = folder()
+                if ours(path):
+                    return load(path)
         return pretrained.separator(path)
     if path.is_file():
         return _foreign(path)

@@ -80,9 +80,17 @@ def _with(method: Separator, layout: Layout) -> Separator:
     return method
 
 
+def _demucs(count: int) -> Separator:
+    from .demucs_made import of, transformer
+
+    return of(*(transformer(seed, segment=0.8) for seed in range(count)))
+
+
 #: Every registered separator, and some with random weights that have other layouts, rates and channels.
 SEPARATORS: dict[str, Callable[[], Separator]] = {
     **{name: make for name, make in REGISTRY.items() if name != "embedded" or (EMBEDDED / "config.json").exists()},
+    "demucs": lambda: _demucs(1),
+    "demucs-bag": lambda: _demucs(2),
     "bandsplit": lambda: BandSplitSeparator(network(), SMALL),
     "bandsplit-causal": lambda: BandSplitSeparator(network(causal=True), SMALL),
     "bandsplit-mono": lambda: BandSplitSeparator(network(channels=1), SMALL),
