@@ -47,9 +47,18 @@ def _unet() -> Kind:
     return Kind(MaskUNet, MaskUNetConfig, NetworkSeparator)
 
 
+def _roformer() -> Kind:
+    from .roformer import Roformer, RoformerConfig
+    from .roformer_separator import RoformerSeparator
+
+    return Kind(Roformer, RoformerConfig, RoformerSeparator)
+
+
 #: What ``network`` in a config.json may say -> its kind. A new network is one more row; it keeps its settings in
 #: ``.config``.
-NETWORKS: dict[str, Callable[[], Kind]] = {"bandsplit": _bandsplit, "convtasnet": _convtasnet, "unet": _unet}
+NETWORKS: dict[str, Callable[[], Kind]] = {
+    "bandsplit": _bandsplit, "convtasnet": _convtasnet, "unet": _unet, "roformer": _roformer,
+}  # fmt: skip
 
 
 def kind_of(config: Any) -> Kind:
