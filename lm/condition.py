@@ -55,7 +55,9 @@ class Condition:
     melody: Tensor | None = None
     """Chroma of the lead, [F, 12]; rows from frame 0."""
     stems: Mapping[str, Tensor] | None = None
-    """Role of :data:`ROLES` -> codes [K, F] of that stem, from frame 0."""
+    """Role of :data:`ROLES` -> codes [K, F] of that stem, from frame 0; -1 where it is not known."""
+    target: str | None = None
+    """The role of what is written: a stem by itself; None or ``mix`` for all that is heard together."""
 
     def __post_init__(self) -> None:
         if self.text is not None and not isinstance(self.text, str):
@@ -79,6 +81,8 @@ class Condition:
             raise ValueError(f"melody must be [frames, 12], got {list(self.melody.shape)}")
         if self.melody is not None and not bool(self.melody.isfinite().all()):
             raise ValueError("melody holds values that are not finite numbers")
+        if self.target is not None and self.target not in ROLES:
+            raise ValueError(f"unknown target {self.target!r}: one of {', '.join(ROLES)}")
         for role, codes in (self.stems or {}).items():
             if role not in ROLES:
                 raise ValueError(f"unknown stem role {role!r}: one of {', '.join(ROLES)}")
@@ -113,6 +117,9 @@ class ConditionBatch:
     """[B, N], 0 no stem, else 1 + row."""
     guidance: Tensor | None = None
     """[B], the weight of guidance a row stands for; absent is 1, the conditions as they are."""
+    target: Tensor | None = None
+    """[B], what is written: 0 everything, else the row of its role; absent is 0. Never dropped: it says what the tokens
+    are, not what they should be like."""
 
     @property
     def size(self) -> int:
@@ -171,6 +178,7 @@ def collate(
         melody=_melodies(conditions, starts, frames),
         stems=stems,
         roles=roles,
+        target=torch.tensor([0 if c.target is None else ROLES.index(c.target) for c in conditions]),
     )
 
 

@@ -91,10 +91,11 @@ class Conditioner(nn.Module):
     """All controls of a language model of width D."""
 
     def __init__(
-        self, width: int, prefix: tuple[int, int], text: tuple[int, int], stems: StemEncoder, bins: int = 0
-    ) -> None:
+        self, width: int, prefix: tuple[int, int], text: tuple[int, int], stems: StemEncoder, bins: int = 0,
+        targets: int = 0,
+    ) -> None:  # fmt: skip
         """``prefix``: sinks and text tokens. ``text``: vocabulary and width of the text encoder. ``bins``: rows for the
-        weight of guidance, if it is an input."""
+        weight of guidance, if it is an input. ``targets``: roles that can be written by themselves, if any."""
         super().__init__()
         self.sinks, self.text_tokens = prefix
         self.tokenizer: Tokenizer | None = None
@@ -114,6 +115,9 @@ class Conditioner(nn.Module):
         nn.init.zeros_(self.melody.weight)
         self.stems = stems
         self.guidance = GuidanceToken(bins, width) if bins else None
+        self.target = nn.Embedding(targets, width) if targets else None
+        if self.target is not None:
+            nn.init.zeros_(self.target.weight)
 
     def forward(self, batch: ConditionBatch) -> Conditioned:
         """Batch of B samples, F frames -> prefix [B, L, D] and added [B, F, D]."""
@@ -125,6 +129,8 @@ class Conditioner(nn.Module):
             if self.guidance is None:
                 raise ValueError("the weight of guidance is no input of this model: leave it out of the batch")
             fixed = fixed + self.guidance(batch.guidance)
+        if batch.target is not None and (self.target is not None or bool(batch.target.any())):
+            fixed = fixed + self._aim(batch.target)
         beats = batch.beat.shape[-1]
         aligned = torch.cat(
             [_harmonics(batch.beat), batch.chords, _harmonics(batch.ahead[..., :beats]), batch.ahead[..., beats:]], -1
@@ -133,6 +139,14 @@ class Conditioner(nn.Module):
         if batch.stems is not None and batch.roles is not None:
             added = added + self.stems(batch.stems, batch.roles)
         return Conditioned(self._prefix(batch.text), added)
+
+    def _aim(self, target: Tensor) -> Tensor:
+        """[B] -> [B, D]; nothing where everything is written."""
+        rows = 0 if self.target is None else self.target.num_embeddings
+        if self.target is None or int(target.max()) >= rows:
+            role = ROLES[int(target.max())]
+            raise ValueError(f"this model writes all instruments together, no stem of its own for {role!r}")
+        return self.target(target) * (target > 0)[:, None]  # type: ignore[no-any-return]
 
     def _prefix(self, texts: tuple[str | None, ...]) -> Tensor:
         """B texts -> [B, L, D]."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .attention import banded, causal, heads, rope_table, unit
 from .cache import Cache
-from .condition import ConditionBatch
+from .condition import ROLES, ConditionBatch
 from .conditioner import Conditioned, Conditioner, StemEncoder
 from .pattern import Order, named
 from .text import Tokenizer
@@ -46,6 +46,8 @@ class LMConfig:
     """Learned positions that always lead the prefix."""
     guidance_bins: int = 0
     """Rows for the weight of guidance as an input (:mod:`descant.lm.guidance_token`); 0: it is none."""
+    targets: int = 0
+    """Roles (:data:`descant.lm.condition.ROLES`, the mix first) that can be written by themselves; 0: none."""
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.layers, self.heads, self.books, self.cardinality, self.window, self.text_vocab)
@@ -53,6 +55,8 @@ class LMConfig:
             raise ValueError(f"every size must be positive: {self}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width {self.width} over {self.heads} heads: a head's size must be a whole, even number")
+        if not 0 <= self.targets <= len(ROLES):
+            raise ValueError(f"targets {self.targets} is outside 0 (everything together) to {len(ROLES)}")
         if not 0 <= self.guidance_bins <= 1024:
             raise ValueError(f"guidance_bins {self.guidance_bins} is outside 0 (none) to 1024")
         named(self.pattern, self.books)
@@ -100,7 +104,9 @@ class TokenLM(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.3)
         stems = StemEncoder(config.books, config.cardinality, width // 2, width, config.window)
         text = (config.text_vocab, config.text_width)
-        self.conditioner = Conditioner(width, (config.sinks, config.text_tokens), text, stems, config.guidance_bins)
+        self.conditioner = Conditioner(
+            width, (config.sinks, config.text_tokens), text, stems, config.guidance_bins, config.targets
+        )
         self.stack = Stack(width, config.layers, config.heads)
         self.heads = nn.Linear(width, config.books * config.cardinality, bias=False)
         nn.init.normal_(self.heads.weight, std=0.5 * width**-0.5)

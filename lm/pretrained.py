@@ -19,7 +19,8 @@ from .model import LMConfig, TokenLM
 FORMAT = "descant-lm"
 VERSION = 1
 #: Sizes that would cost time or memory before the weights could show them to be wrong.
-_LIMITS = {"layers": 512, "books": 64, "width": 1 << 15, "text_tokens": 4096, "sinks": 4096, "guidance_bins": 1024}
+_LIMITS = {"layers": 512, "books": 64, "width": 1 << 15, "text_tokens": 4096, "sinks": 4096, "guidance_bins": 1024,
+           "targets": 1024}  # fmt: skip
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
 
 

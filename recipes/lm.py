@@ -260,9 +260,10 @@ def begin(config: LMRecipe, data: TokenSet) -> TokenLM:
         return TokenLM(config.lm, tokenizer(data, config.lm))
     lm = load(config.init)
     if lm.config != config.lm:
-        if lm.config.guidance_bins or replace(lm.config, guidance_bins=config.lm.guidance_bins) != config.lm:
+        new = {name: getattr(config.lm, name) for name in ("guidance_bins", "targets") if not getattr(lm.config, name)}
+        if replace(lm.config, **new) != config.lm:
             raise ValueError(f"init={config.init}: that model has another shape than the recipe's ({lm.config})")
-        # the weight of guidance becomes an input: its rows are zero at birth, everything else is there
+        # the weight of guidance, or what is written, becomes an input: its rows are zero at birth, all else is there
         told = TokenLM(config.lm, None if lm.tokenizer is None else lm.tokenizer.data)
         told.load_state_dict(lm.state_dict(), strict=False)
         lm = told
