@@ -121,6 +121,9 @@ def _wishes(command: argparse.ArgumentParser) -> None:
         help="of the language model's weights; int8 is the fastest, and gives other music for the same seed",
     )  # fmt: skip
     out.add_argument("--adapter", metavar="DIR", help="what 'descant finetune' made for this model")
+    out.add_argument(
+        "--device", default="cpu", metavar="NAME", help="cpu, or cuda for an NVIDIA GPU, best with --precision bf16"
+    )
     out.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as many as help)")
     out.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
 
@@ -267,7 +270,7 @@ def run_extend(args: argparse.Namespace) -> None:
 def _studio(args: argparse.Namespace) -> Studio:
     from .load import load
 
-    return load(args.model, args.threads or default_threads(), args.precision, args.adapter)
+    return load(args.model, args.threads or default_threads(), args.precision, args.adapter, args.device)
 
 
 def default_threads() -> int:

@@ -20,6 +20,7 @@ from ..lm import pretrained as lm_files
 from ..lm.fast_linear import PRECISIONS
 from ..lm.model import TokenLM
 from ..lm.musicgen_files import is_musicgen
+from .device import device_of, moved_codec, moved_lm
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -115,7 +116,11 @@ class Studio:
 
     @cached_property
     def engine(self) -> Any:
-        """What sampling asks for logits: the language model itself, or its arrangement at another precision."""
+        """What sampling asks: the language model itself, or its arrangement at another precision or for a GPU."""
+        if self.lm.embed.weight.device.type != "cpu":
+            from ..lm.fast_graph_token import GraphTokenLM
+
+            return GraphTokenLM(self.lm, self.precision == "bf16")
         if self.precision == "fp32":
             return self.lm
         from ..lm.fast_token import FastTokenLM
@@ -142,7 +147,7 @@ class Studio:
 
 def load(
     name_or_folder: str | os.PathLike[str] = "embedded", threads: int | None = None, precision: str = "fp32",
-    adapter: str | os.PathLike[str] | None = None,
+    adapter: str | os.PathLike[str] | None = None, device: str = "cpu",
 ) -> Studio:  # fmt: skip
     """Load a model: ``"embedded"``, a folder, or a MusicGen.
 
@@ -150,24 +155,23 @@ def load(
     folders whose names begin with ``codec`` and ``lm``. A MusicGen is a folder in the transformers library's format, or
     a hub id such as ``"facebook/musicgen-small"``, the one case in which something may be downloaded; see
     :func:`descant.gen.musicgen.load`. precision: of the language model's weights: fp32, or bf16 or int8, which give
-    other music sooner. adapter: a file or folder of ``descant finetune``, added into the weights. Raises
-    FileNotFoundError when files are missing and ValueError when they are damaged or do not fit together.
+    other music sooner. adapter: a file or folder of ``descant finetune``, added into the weights. device: ``cpu``, or
+    ``cuda`` for models and codec on a GPU. Raises FileNotFoundError when files are missing and ValueError when they are
+    damaged or do not fit together, or the device is not there.
     """
+    place = device_of(device, precision)
     if threads is not None and not 1 <= threads <= 1024:
         raise ValueError(f"threads {threads} is outside 1 to 1024")
     name = os.fspath(name_or_folder)
     if name not in EMBEDDED and is_musicgen(name):
         from . import musicgen
 
-        studio = musicgen.load(name, threads, precision)
-        if adapter is not None:
-            lora.merge(studio.lm, lora.load(adapter))
-        return studio
+        return musicgen.load(name, threads, precision, adapter, device)
     codec, lm = find(name)
     model = lm_files.load(lm)
     if adapter is not None:
         lora.merge(model, lora.load(adapter))
-    return Studio(codec_files.load(codec), model, name, threads, precision)
+    return Studio(moved_codec(codec_files.load(codec), place), moved_lm(model, place), name, threads, precision)
 
 
 def generate(text: str | None = None, **wishes: Unpack[Wishes]) -> Music:

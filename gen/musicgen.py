@@ -19,9 +19,10 @@ from torch import Tensor
 from ..codec import audio
 from ..codec import pretrained as codec_files
 from ..codec.audio import Audio
-from ..lm import chroma, hub, musicgen_files
+from ..lm import chroma, hub, lora, musicgen_files
 from ..lm.musicgen import MusicGenLM
 from ..lm.stereo import deinterleave, interleave
+from .device import device_of, moved_codec, moved_musicgen
 from .generate import LOUDNESS, Music, Progress, fade, finish
 from .load import Studio
 from .request import Plan, Request, RequestError
@@ -75,9 +76,11 @@ class MusicGenStudio(Studio):
 
     @cached_property
     def engine(self) -> Any:
-        """What samples: the model arranged for decoding on a CPU, elsewhere the model itself."""
+        """What samples: the model arranged for decoding on a CPU or on a GPU."""
         if self.lm.heads.weight.device.type != "cpu":
-            return self.lm
+            from ..lm.fast_graph_musicgen import GraphMusicGen
+
+            return GraphMusicGen(self.lm)
         from ..lm.fast import FastMusicGen
 
         return FastMusicGen(self.lm, self.precision)
@@ -88,14 +91,22 @@ class MusicGenStudio(Studio):
         return round(HEARD * self.lm.config.frame_rate)
 
 
-def load(name_or_folder: str | os.PathLike[str], threads: int | None = None, precision: str = "fp32") -> MusicGenStudio:
+def load(
+    name_or_folder: str | os.PathLike[str], threads: int | None = None, precision: str = "fp32",
+    adapter: str | os.PathLike[str] | None = None, device: str = "cpu",
+) -> MusicGenStudio:  # fmt: skip
     """Load a MusicGen: a folder in the transformers library's format, or a hub id, which is fetched if need be.
 
-    Raises FileNotFoundError when something is missing and ValueError when something is damaged or does not fit.
+    Other arguments as for :func:`descant.gen.load.load`. Raises FileNotFoundError when something is missing and
+    ValueError when something is damaged or does not fit.
     """
+    place = device_of(device, precision)
     name = os.fspath(name_or_folder)
     folder = hub.fetch(name) if hub.is_id(name) else name
-    return MusicGenStudio(codec_files.load(folder), musicgen_files.load(folder), name, threads, precision)
+    codec, lm = codec_files.load(folder), musicgen_files.load(folder)
+    if adapter is not None:
+        lora.merge(lm, lora.load(adapter))
+    return MusicGenStudio(moved_codec(codec, place), moved_musicgen(lm, place, precision), name, threads, precision)
 
 
 def plan_of(request: Request) -> Plan:
