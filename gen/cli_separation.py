@@ -19,6 +19,11 @@ _SEPARATE = """examples:
   descant separate song.mp3 --stems drums,bass -o stems/ --format wav
   descant separate album/ --stems -lead --residual -o karaoke/
   descant separate song.wav --model runs/separator/export -o stems/
+  descant separate song.flac --model htdemucs_ft --stems vocals --precision bf16 -o stems/
+
+--model: embedded, the trained one (default); hpss, hpss-rest, two-stage, centre, repet-sim, repet, rpca or nmf, which
+need no weights; htdemucs, htdemucs_ft, htdemucs_6s or hdemucs_mmi, of the demucs package and with its weights from the
+hub; or a folder or file with a separator of ours or with weights of another project (docs/separation-methods.md).
 
 Writes OUT/<song>/<stem>.flac at the song's own rate, channels and length. --stems: names; -name for all but it; a+b for
 two as one. Stems and residual add up to the song. Long recordings take no more memory than short ones.
@@ -44,6 +49,7 @@ def add(commands: _Commands[Any]) -> None:
     one.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the stems, one folder a song")
     one.add_argument("--model", default="embedded", metavar="NAME", help="a separator or its folder")
     one.add_argument("--stems", metavar="LIST", help="which ones (default: all)")
+    one.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of networks (default: fp32)")
     one.add_argument("--format", default="flac", choices=[suffix[1:] for suffix in _SOUND[:5]], help="default: flac")
     one.add_argument("--residual", action="store_true", help="also write what the stems leave of the song")
     one.add_argument("--json", action="store_true", help="the files as JSON on standard output")
@@ -91,8 +97,11 @@ def run_separate(args: argparse.Namespace) -> None:
     try:
         method = get(args.model)
         choose(method.stems, args.stems)
+        if args.precision not in method.precisions:
+            raise ValueError(f"--precision {args.precision}: {args.model} computes in {', '.join(method.precisions)}")
     except ValueError as error:
         raise RequestError(str(error)) from None
+    method.precision = args.precision
     done: dict[str, dict[str, str]] = {}
     for path in files:
         with _bar(args.quiet, path.name) as show:

@@ -59,7 +59,7 @@ def named(name: str) -> DemucsSeparator:
         for signature in _sheet(sheet)["models"]:
             fetch(f"{signature}.safetensors")
     except OSError as error:  # the package's network and cache errors are OSErrors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0].split(". ")[0].rstrip(".")
         raise ValueError(
             f"{name} is not in this machine's cache and cannot be fetched from {place} on the hub "
             f"({type(error).__name__}: {reason}): get {name}.yaml and its .safetensors elsewhere and name their folder"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from descant.codec.audio import Audio, write
+from descant.codec.audio import read as read_sound
+from descant.gen import cli_separation
+from descant.gen.request import RequestError
 from descant.gen.separation import registry
 from descant.gen.separation.demucs import DemucsSeparator
 from descant.gen.separation.demucs_files import NAMES, is_folder, named, read
@@ -195,7 +201,34 @@ def test_a_name_is_looked_up_where_demucs_keeps_it(tmp_path: Path, monkeypatch: 
         registry.get("hdemucs_mmi")
 
 
+def run(*words: object) -> None:
+    parser = argparse.ArgumentParser()
+    cli_separation.add(parser.add_subparsers())
+    args = parser.parse_args([str(word) for word in words])
+    args.run(args)
+
+
+def test_the_command_takes_files_and_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wav = sound(0.9, 22050) * 0.5
+    write(tmp_path / "song.wav", Audio(wav, 22050))
+    model = write_th(transformer(), tmp_path / "net.th")
+    made = {}
+    for precision in ("fp32", "bf16"):
+        run("separate", tmp_path / "song.wav", "-o", tmp_path / precision, "--model", model, "--precision", precision,
+            "--stems", "bass", "--format", "wav", "--json", "--quiet")  # fmt: skip
+        files = json.loads(capsys.readouterr().out)["files"]
+        (stems,) = files.values()
+        assert list(stems) == ["bass"]
+        made[precision] = read_sound(stems["bass"]).wav
+    error = float((made["bf16"] - made["fp32"]).square().sum() / made["fp32"].square().sum())
+    assert 0 < error < 1e-3 and made["fp32"].shape == wav.shape
+    with pytest.raises(RequestError, match="hpss computes in fp32"):
+        run("separate", tmp_path / "song.wav", "-o", tmp_path, "--model", "hpss", "--precision", "bf16")
+
+
 def test_the_names_are_listed() -> None:
     assert set(NAMES) <= set(registry.OUTSIDE)
+    words = set(re.findall(r"[\w-]+", cli_separation._SEPARATE))
+    assert {*registry.REGISTRY, *registry.OUTSIDE} <= words
     with pytest.raises(ValueError, match="htdemucs_ft"):
         registry.get("htdemucs_7s")
