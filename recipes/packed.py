@@ -2,8 +2,10 @@
 
 A shard is one ``.npy`` of bytes [frames, ceil(K * bits / 8)]: a frame's K tokens of ``bits`` bits each, highest bit
 first, filled up to a whole byte. With K = 4 and codebooks of 1024 that is five bytes a frame, without a bit to spare,
-0.9 MB an hour. Any frame is found by its number. ``python -m descant.recipes.packed TOKENS PACKED`` packs a folder that
-``descant prepare tokens`` wrote; ``descant train lm --data`` takes either.
+0.9 MB an hour. Any frame is found by its number. ``descant prepare tokens`` writes it.
+
+Shards were ``.npz`` files of 16 bits a token before, which are read into memory; :func:`read` takes both, in one folder
+too, and ``python -m descant.recipes.packed TOKENS PACKED`` packs a folder of them.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import itertools
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from .piece import Piece, read_pieces
 
 
 def width(cardinality: int) -> int:
@@ -71,19 +76,40 @@ def write(target: str | os.PathLike[str], codes: Sequence[np.ndarray], bits: int
         os.replace(part, path)
 
 
-def read(path: str | os.PathLike[str], books: int, cardinality: int) -> list[Rows]:
-    """Pieces of a shard, mapped. Raises ValueError when it is damaged."""
+def shards(folder: str | os.PathLike[str]) -> list[Path]:
+    """Token shards of a folder in their order, of either form; of two forms of one shard the packed one."""
+    found = {path.name[:12]: path for pattern in ("tokens-?????.npz", "tokens-?????.npy") for path in
+             Path(folder).glob(pattern)}  # fmt: skip
+    return [found[name] for name in sorted(found)]
+
+
+def pieces_of(shard: Path) -> Path:
+    """Where the pieces of a shard are."""
+    return shard.with_name(f"{shard.stem.replace('tokens', 'pieces')}.jsonl.gz")
+
+
+def read(path: str | os.PathLike[str], books: int, cardinality: int) -> list[tuple[Piece, np.ndarray | Rows]]:
+    """Pieces of a shard and their codes [F, K], mapped if they are packed. Raises ValueError when it is damaged."""
     path, bits = Path(path), width(cardinality)
+    kept = path.suffix == ".npy"
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        starts = np.load(path.with_suffix(".starts.npy"), allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no packed shard: {error}; pack the tokens again") from None
-    wide = -(-books * bits // 8)
+        if kept:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+            starts = np.load(path.with_suffix(".starts.npy"), allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as data:
+                rows, starts = data["codes"], data["starts"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no token shard: {error}; delete it and prepare the tokens again") from None
+    wide, kind = (-(-books * bits // 8), np.uint8) if kept else (books, np.uint16)
     whole = starts.ndim == 1 and len(starts) > 1 and starts[0] == 0 and bool((np.diff(starts) >= 0).all())
-    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != wide or not whole or starts[-1] != len(rows):
-        raise ValueError(f"{path} does not fit its folder's tokens.json or its starts: pack the tokens again")
-    return [Rows(rows[a:b], books, bits) for a, b in itertools.pairwise(starts)]
+    if rows.dtype != kind or rows.ndim != 2 or rows.shape[1] != wide or not whole or starts[-1] != len(rows):
+        raise ValueError(f"{path} does not fit its folder's tokens.json or its starts: prepare the tokens again")
+    codes = [rows[a:b] for a, b in itertools.pairwise(starts)]
+    pieces = list(read_pieces(pieces_of(path)))
+    if len(codes) != len(pieces):
+        raise ValueError(f"{path}: {len(codes)} token rows for {len(pieces)} pieces; prepare it again")
+    return list(zip(pieces, [Rows(one, books, bits) for one in codes] if kept else codes, strict=True))
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> int:
@@ -96,13 +122,12 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> i
     mark = TokenSet(source).mark
     target.mkdir(parents=True, exist_ok=True)
     size = 0
-    for shard in sorted(source.glob("tokens-*.npz")):
+    for shard in shards(source):
         place = target / f"{shard.stem}.npy"
         if not place.exists():
-            with np.load(shard, allow_pickle=False) as data:
-                write(place, np.split(data["codes"], data["starts"][1:-1]), width(mark["cardinality"]))
-        pieces = shard.name.replace("tokens", "pieces").replace(".npz", ".jsonl.gz")
-        shutil.copyfile(source / pieces, target / pieces)
+            codes = [rows[:] for _, rows in read(shard, mark["books"], mark["cardinality"])]
+            write(place, codes, width(mark["cardinality"]))
+        shutil.copyfile(pieces_of(shard), pieces_of(place))
         size += place.stat().st_size
     # last: a folder without it is not taken for a finished one
     shutil.copyfile(source / "tokens.json", target / "tokens.json")
@@ -111,8 +136,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> i
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``python -m descant.recipes.packed TOKENS PACKED``."""
-    parser = argparse.ArgumentParser(description="pack token shards into 10 bits a token")
-    parser.add_argument("source", help="a folder of 'descant prepare tokens'")
+    parser = argparse.ArgumentParser(description="pack token shards of 16 bits a token into as many as they need")
+    parser.add_argument("source", help="a folder of token shards")
     parser.add_argument("target", help="another folder")
     args = parser.parse_args(argv)
     sys.stderr.write(f"{convert(args.source, args.target) / 1e6:.1f} MB of tokens in {args.target}\n")

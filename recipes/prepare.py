@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..codec.contract import Codec
 from ..codec.model import Codec as OwnCodec
+from . import packed
 from .corpus import Corpus, Packer
 from .piece import Piece, read_pieces
 
@@ -67,8 +68,9 @@ def tokenise(
 ) -> int:
     """Render every piece of a ``.jsonl.gz`` file and store its mix as codes [F, K]; return how many there are.
 
-    Shards of :data:`SHARD` pieces: ``tokens-00000.npz`` with ``codes`` uint16 [frames, K] and ``starts``, beside
-    ``pieces-00000.jsonl.gz``. Finished shards are kept: a second run over the same input does nothing.
+    Shards of :data:`SHARD` pieces as :mod:`descant.recipes.packed` has them: ``tokens-00000.npy``, beside
+    ``pieces-00000.jsonl.gz``. Finished shards are kept, those of the earlier form too: a second run over the same input
+    does nothing.
     """
     from tqdm import tqdm
 
@@ -78,21 +80,19 @@ def tokenise(
     out.mkdir(parents=True, exist_ok=True)
     mark = {"codec": fingerprint(codec), "books": books, "rate": codec.rate, "hop": codec.hop}
     mark["cardinality"] = codec.cardinality
+    bits = packed.width(codec.cardinality)
     _claim(out / "tokens.json", mark)
     total = 0
     with _pool() as pool:
         for number, group in enumerate(_groups(read_pieces(pieces), limit)):
-            target = out / f"tokens-{number:05d}.npz"
+            target = out / f"tokens-{number:05d}.npy"
             total += len(group)
-            if target.exists():
+            if target.exists() or target.with_suffix(".npz").exists():
                 continue
             jobs = pool.map(partial(_encode, rate=codec.rate, codec=codec, books=books), group, chunksize=8)
             codes = list(tqdm(jobs, total=len(group), disable=quiet, unit="piece", desc=target.name))
-            starts = np.cumsum([0, *(len(rows) for rows in codes)])
-            write_pieces(out / f"pieces-{number:05d}.jsonl.gz", group)
-            part = target.with_suffix(".part.npz")
-            np.savez(part, codes=np.concatenate(codes), starts=starts)
-            os.replace(part, target)
+            write_pieces(packed.pieces_of(target), group)
+            packed.write(target, codes, bits)
     return total
 
 

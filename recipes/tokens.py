@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..lm.condition import Condition
-from .packed import Rows, read
-from .piece import Piece, read_pieces
+from .packed import Rows, read, shards
+from .piece import Piece
 
 
 @dataclass(frozen=True)
@@ -26,28 +25,27 @@ class Crop:
 
 
 class TokenSet:
-    """All shards of a folder: in memory as :func:`descant.recipes.prepare.tokenise` writes them (0.4 MB/h a book), or
-    mapped from disk as :mod:`descant.recipes.packed` does."""
+    """All shards of a folder that :func:`descant.recipes.prepare.tokenise` wrote, mapped from disk."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        shards = sorted([*folder.glob("tokens-*.npz"), *folder.glob("tokens-?????.npy")])
-        if not shards or not (folder / "tokens.json").exists():
+        found = shards(folder)
+        if not found or not (folder / "tokens.json").exists():
             raise FileNotFoundError(f"no token shards in {folder}: make them with 'descant prepare tokens'")
-        self.mark = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+        try:
+            self.mark = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+            whole = min(int(self.mark[name]) for name in ("rate", "hop", "books", "cardinality")) > 0
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{folder / 'tokens.json'} does not say what the tokens are of: prepare them again")
         self.frame_rate = self.mark["rate"] / self.mark["hop"]
         self.pieces: list[Piece] = []
         self.codes: list[np.ndarray | Rows] = []
-        for shard in shards:
-            if shard.suffix == ".npy":
-                self.codes += read(shard, self.mark["books"], self.mark["cardinality"])
-            else:
-                with np.load(shard, allow_pickle=False) as data:
-                    codes, starts = data["codes"], data["starts"]
-                self.codes += [codes[a:b] for a, b in itertools.pairwise(starts)]
-            self.pieces += read_pieces(folder / f"{shard.stem.replace('tokens', 'pieces')}.jsonl.gz")
-        if len(self.codes) != len(self.pieces):
-            raise ValueError(f"{folder}: {len(self.codes)} token rows for {len(self.pieces)} pieces; prepare it again")
+        for shard in found:
+            for piece, codes in read(shard, self.mark["books"], self.mark["cardinality"]):
+                self.pieces.append(piece)
+                self.codes.append(codes)
 
     @property
     def hours(self) -> float:

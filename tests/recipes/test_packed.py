@@ -47,11 +47,22 @@ def test_what_cannot_be_packed_or_read_is_refused(tmp_path) -> None:
     packed.convert(source, tmp_path / "packed")
     path = tmp_path / "packed" / "tokens-00000.npy"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="pack the tokens again"):
+    with pytest.raises(ValueError, match="prepare the tokens again"):
         TokenSet(tmp_path / "packed")
     np.save(path, np.zeros((400, 2), np.uint8))
     with pytest.raises(ValueError, match=r"does not fit its folder's tokens\.json"):
         TokenSet(tmp_path / "packed")
+    for wrong in (b"", b"PK\x03\x04 no archive"):
+        (source / "tokens-00000.npz").write_bytes(wrong)
+        with pytest.raises(ValueError, match="prepare the tokens again"):
+            TokenSet(source)
+    np.savez(source / "tokens-00000.npz", codes=np.zeros((400, 4), np.uint16))
+    with pytest.raises(ValueError, match="no token shard: 'starts"):
+        TokenSet(source)
+    for text in ("", "[]", '{"rate": 32000}', '{"rate": 32000, "hop": 0, "books": 4, "cardinality": 32}'):
+        (source / "tokens.json").write_text(text)
+        with pytest.raises(ValueError, match="does not say what the tokens are of"):
+            TokenSet(source)
     with pytest.raises(ValueError, match="into itself"):
         packed.convert(source, source)
 

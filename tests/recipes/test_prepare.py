@@ -31,7 +31,7 @@ def test_tokens_are_those_of_the_rendered_mix(pieces: Path, codec: Codec, tmp_pa
     data = TokenSet(tmp_path)
     for piece, rows in zip(read_pieces(pieces), data.codes, strict=True):
         mix = mixdown(render_piece(piece, 32000)).mean(0)
-        assert np.array_equal(rows.T, codec.encode(mix[None, None], 4)[0].numpy())
+        assert np.array_equal(rows[:].T, codec.encode(mix[None, None], 4)[0].numpy())
     assert [piece.id for piece in data.pieces] == [piece.id for piece in read_pieces(pieces)]
 
 
@@ -40,14 +40,35 @@ def test_a_second_run_does_nothing_and_a_lost_shard_is_made_again(
 ) -> None:
     monkeypatch.setattr(prepare, "SHARD", 2)
     prepare.tokenise(codec, pieces, tmp_path, quiet=True)
-    names = sorted(path.name for path in tmp_path.glob("tokens-*.npz"))
-    assert names == ["tokens-00000.npz", "tokens-00001.npz"]
-    kept, lost = (tmp_path / name for name in names)
-    before, bytes_lost = kept.stat().st_mtime_ns, np.load(lost)["codes"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "pieces-00000.jsonl.gz", "pieces-00001.jsonl.gz", "tokens-00000.npy", "tokens-00000.starts.npy",
+        "tokens-00001.npy", "tokens-00001.starts.npy", "tokens.json",
+    ]  # fmt: skip
+    kept, lost = tmp_path / "tokens-00000.npy", tmp_path / "tokens-00001.npy"
+    before, bytes_lost = kept.stat().st_mtime_ns, lost.read_bytes()
     lost.unlink()
     prepare.tokenise(codec, pieces, tmp_path, quiet=True)
     assert kept.stat().st_mtime_ns == before
-    assert np.array_equal(np.load(lost)["codes"], bytes_lost)
+    assert lost.read_bytes() == bytes_lost
+
+
+def test_a_folder_of_the_earlier_form_goes_on_in_the_packed_one(
+    pieces: Path, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "SHARD", 2)
+    prepare.tokenise(codec, pieces, tmp_path, quiet=True)
+    whole = TokenSet(tmp_path)
+    codes = [rows[:] for rows in whole.codes]
+    for name in ("tokens-00000.npy", "tokens-00000.starts.npy", "tokens-00001.npy"):
+        (tmp_path / name).unlink()
+    starts = np.cumsum([0, *(len(rows) for rows in codes[:2])])
+    np.savez(tmp_path / "tokens-00000.npz", codes=np.concatenate(codes[:2]), starts=starts)
+    prepare.tokenise(codec, pieces, tmp_path, quiet=True)
+    assert not (tmp_path / "tokens-00000.npy").exists() and (tmp_path / "tokens-00001.npy").exists()
+    again = TokenSet(tmp_path)
+    assert [piece.id for piece in again.pieces] == [piece.id for piece in whole.pieces]
+    assert all(np.array_equal(a[:], b) for a, b in zip(again.codes, codes, strict=True))
 
 
 def test_tokens_of_two_codecs_do_not_mix(pieces: Path, codec: Codec, tmp_path: Path) -> None:
