@@ -60,6 +60,8 @@ $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
 	$(PIP) --no-deps demucs encodec julius musicnn museval norbert openunmix tinysoundfont
+	$(PIP) --no-deps beartype BS-RoFormer einx frozendict hyper-connections PoPE-pytorch rotary-embedding-torch \
+		torch-einops-utils
 	$(PIP) einops hjson msgpack pydantic setuptools wheel
 	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(PIP) --no-deps --no-build-isolation deepspeed
 	@touch $@

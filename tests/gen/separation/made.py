@@ -14,7 +14,10 @@ from descant.gen.separation.contract import Layout, Separator, WrapSeparator
 from descant.gen.separation.convtasnet import ConvTasNet, ConvTasNetConfig
 from descant.gen.separation.network import NetworkSeparator
 from descant.gen.separation.registry import EMBEDDED, REGISTRY
+from descant.gen.separation.roformer_separator import RoformerSeparator
 from descant.gen.separation.unet import MaskUNet, MaskUNetConfig
+
+from . import roformer_made
 
 SMALL = Layout(chunk=0.4, before=0.1, after=0.15, fade=0.05)
 
@@ -98,6 +101,10 @@ SEPARATORS: dict[str, Callable[[], Separator]] = {
     "convtasnet-causal-mono": lambda: NetworkSeparator(convtasnet(causal=True, channels=1, consistent=False), SMALL),
     "unet": lambda: NetworkSeparator(unet(), SMALL),
     "unet-sigmoid-mono": lambda: NetworkSeparator(unet(mask="sigmoid", channels=1), SMALL),
+    "roformer": lambda: RoformerSeparator(roformer_made.network(), SMALL),
+    "roformer-mel-rest": lambda: RoformerSeparator(
+        roformer_made.network(stems=("vocals",), rest="other", channels=1, bands=(), mel_bands=12, block_norm=True)
+    ),
     "filters-any-rate": lambda: _with(WrapSeparator(Filters(), ("a", "b"), 16000, None, levelled=False), SMALL),
     "bend-levelled-batched": lambda: WrapSeparator(
         Bend(), ("a", "b"), 22050, 1, Layout(chunk=0.3, before=0.05, after=0.05, fade=0.1, batch=3)
