@@ -17,6 +17,7 @@ from . import (
     cli_codec,
     cli_distances,
     cli_separation,
+    cli_targets,
 )
 from .request import RequestError
 
@@ -45,6 +46,7 @@ A run that was stopped or killed goes on where its last checkpoint was when the 
 'tensorboard --logdir runs' shows its curves; the model that --model takes is in the folder 'export' of --out.
 """
 _PREPARE = """examples:
+  descant prepare my-songs -o shards
   descant prepare real --out data/real
   descant prepare folder my-recordings --licence CC0-1.0 --author "A. Musician" --out data/mine
   descant prepare audio --pieces data/pieces/train.jsonl.gz --files data/real/train --out data/audio/train
@@ -149,6 +151,8 @@ def _add_prepare(commands: _Commands[Any]) -> None:
     judge.add_argument("--quiet", action="store_true")
     judge.set_defaults(run=_judge)
     cli_separation.add_prepare(kinds)
+    cli_targets.add_prepare(kinds)
+    prepare.set_defaults(otherwise="targets")  # descant prepare DIR -o SHARDS
 
 
 def _add_train(commands: _Commands[Any]) -> None:
@@ -156,7 +160,7 @@ def _add_train(commands: _Commands[Any]) -> None:
     models = train.add_subparsers(dest="model", metavar="MODEL", required=True)
     codecs = "tiny, tiny-stereo, hifi48, hifi48-small, musicgen32, encodec24, dac44, nano"
     names = {
-        "codec": codecs, "lm": "embedded, small, nano", "judge": "small, nano",
+        "codec": codecs, "lm": "embedded, base, small, nano", "judge": "small, nano",
         "separator": "embedded, embedded-causal, conv-tasnet, conv-tasnet-causal, conv-tasnet-mixit, mask-unet, nano",
     }  # fmt: skip
     for name, recipes in names.items():

@@ -94,10 +94,13 @@ class LMRecipe(LoopConfig):
 
 
 def recipe(name: str) -> LMRecipe:
-    """The named runs: ``embedded`` (needs a GPU or days), ``small`` (two CPU cores), ``nano`` (seconds, for trials)."""
+    """The named runs: ``embedded`` (needs a GPU or days), ``base`` (twice its size), ``small`` (two CPU cores), ``nano``
+    (seconds, for trials)."""
     common: dict[str, Any] = {"beta2": 0.95, "weight_decay": 0.1, "final_lr": 5e-5}
     if name == "embedded":
         return LMRecipe(lm=models.embedded(), steps=12000, batch=64, lr=1.5e-3, warmup=300, **common)
+    if name == "base":
+        return LMRecipe(lm=models.base(), steps=12000, batch=64, lr=1.2e-3, warmup=300, **common)
     if name == "small":
         # for its few million positions, a model of 5 M parameters learns more than one of 10 M (Hoffmann et al., 2022)
         lm = LMConfig(width=192, layers=6, heads=3)
@@ -105,7 +108,7 @@ def recipe(name: str) -> LMRecipe:
     if name == "nano":
         lm = LMConfig(width=32, layers=2, heads=2, window=64)
         return LMRecipe(lm=lm, steps=30, batch=4, frames=50, warmup=5, validate_every=15, log_every=5, bf16=False)
-    raise ValueError(f"unknown language-model recipe {name!r}: embedded, small or nano")
+    raise ValueError(f"unknown language-model recipe {name!r}: embedded, base, small or nano")
 
 
 class LMTask:

@@ -8,6 +8,7 @@ import torch
 
 import descant.lm
 from descant.lm.condition import Condition
+from descant.lm.model import TokenLM
 from descant.lm.sample import SamplingSettings, sample
 from descant.recipes import lm as recipes
 from descant.recipes.loop import override
@@ -91,6 +92,34 @@ def test_a_run_may_begin_with_another_runs_weights(shards: Path, tmp_path: Path)
         recipes.LMTask(override(recipes.recipe("nano"), {"init": str(folder), "lm.width": "64"}), data, data)
 
 
+def test_recipes_have_the_sizes_their_documentation_states() -> None:
+    page = (Path(recipes.__file__).parent.parent / "docs" / "lm-training.md").read_text(encoding="utf-8")
+    for name in ("nano", "small", "embedded", "base"):
+        config = recipes.recipe(name).lm
+        with torch.device("meta"):
+            sizes = {key: value.numel() for key, value in TokenLM(config).named_parameters()}
+        decoder = sum(size for key, size in sizes.items() if not key.startswith("conditioner."))
+        row = [f"{count / 1e6:.1f} M" for count in (sum(sizes.values()), decoder)]
+        assert f"| `{name}` | {config.width}, {config.layers} | {row[0]} | {row[1]} |" in page
+
+
+def test_the_base_model_takes_a_step_and_writes_a_second(shards: Path) -> None:
+    data = TokenSet(shards)
+    # AdamW, because making 48 matrices of this size orthogonal takes longer than all the rest
+    settings = {"batch": "1", "frames": "8", "device": "cpu", "optimiser": "adamw"}
+    task = recipes.LMTask(override(recipes.recipe("base"), settings), data, data)
+    for optimiser in task.optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3
+    before = task.lm.heads.weight.detach().clone()
+    figures = task.step(0, {})
+    # nothing is learnt yet: all tokens are about equally likely
+    assert figures["loss"] == pytest.approx(math.log(1024), abs=0.7)
+    assert not torch.equal(task.lm.heads.weight, before)
+    codes = sample(task.lm.eval(), 50, Condition(genre="jazz"), seed=1)
+    assert codes.shape == (4, 50) and 0 <= int(codes.min()) and int(codes.max()) < 1024
+
+
 def test_it_overfits_a_single_batch(shards: Path) -> None:
     config = override(recipes.recipe("nano"), {"lr": "0.01"})
     data = TokenSet(shards)
@@ -160,5 +189,5 @@ def test_missing_and_unequal_shards(shards: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(ValueError, match="embedded, small or nano"):
+    with pytest.raises(ValueError, match="embedded, base, small or nano"):
         recipes.recipe("huge")
