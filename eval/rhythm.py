@@ -4,7 +4,7 @@ The periodicity is the product of two views of the onset envelope: autocorrelati
 the beat period, and the spectrum, which also rises at fractions of it; their product keeps what both see (Peeters,
 "Time variable tempo detection and beat marking", 2005). The prior follows Ellis ("Beat tracking by dynamic
 programming", 2007); which multiple is the beat is weighed in :mod:`descant.eval.metre`. Written for the judge alone:
-nothing here is used to label or to condition music.
+nothing here labels or conditions what a generator learns from.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Peaks rather than raw bins keep drums and noise out; each peak also votes, with decreasing weight, for the notes it
 could be a harmonic of (Gomez, "Tonal Description of Music Audio Signals", 2006). Written for the judge alone: nothing
-here is used to label or to condition music.
+here labels or conditions what a generator learns from.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .automix_sound import resize
 from .corpus import Corpus
 from .loop import stream
-from .stems_data import GRAIN, Mixing, StemCorpus, resize
+from .stems_data import GRAIN, Mixing, StemCorpus
 
 #: Kinds of packed audio that are whole mixes.
 _WHOLE = ("mix", "real")

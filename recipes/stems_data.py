@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import audio_of, splits
+from . import audio_of, automix, splits
+from .automix_sound import resize as resize
+from .automix_sound import stretch
 from .loop import stream
 from .piece import Piece
+from .stems_writer import StemWriter
 
 #: What a mix is taken apart into; every role that is not named goes to the last.
 STEMS: tuple[str, ...] = ("drums", "bass", "lead", "other")
@@ -40,17 +43,32 @@ class Mixing:
     """Chance of each stem to be moved in the stereo image."""
     speed: float = 0.12
     """Each item plays faster or slower by up to this share, its pitch with it."""
+    automix: float = 0.0
+    """Share of the items whose stems come from different songs that fit in tempo and key, on the same beats."""
+    pitch: float = 0.0
+    """Items that are bent are higher or lower by up to so many semitones, their tempo unchanged."""
+    tempo: float = 0.0
+    """Items that are bent are faster or slower by up to this share, their pitch unchanged."""
+    bend: float = 0.2
+    """Chance of an item to be bent, where ``pitch`` or ``tempo`` say how far."""
+    shift: float = 0.0
+    """Each stem comes by itself later by up to so many seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("remix", "drop", "pan"):
+        for name in ("remix", "drop", "pan", "automix", "bend"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a chance: 0 to 1, got {getattr(self, name)}")
         if self.gain_db < 0 or not 0 <= self.speed < 0.5:
             raise ValueError(f"gain_db {self.gain_db} must be 0 or more, speed {self.speed} from 0 to 0.5")
+        if not 0 <= self.pitch <= 12 or not 0 <= self.tempo < 0.5 or self.shift < 0:
+            raise ValueError(
+                f"pitch {self.pitch} must be from 0 to 12 semitones, tempo {self.tempo} from 0 to 0.5, shift "
+                f"{self.shift} s not negative"
+            )
 
 
 class StemCorpus:
-    """Songs with their stems, at one rate. ``names`` and ``fonts`` by song."""
+    """Songs with their stems, at one rate. ``names``, ``fonts`` and (where known) ``pulses`` by song."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
@@ -66,6 +84,7 @@ class StemCorpus:
         self.fonts: list[str] = [row["font"] for row in rows]
         self.starts: list[int] = [row["start"] for row in rows]
         self.lengths: list[int] = [row["length"] for row in rows]
+        self.pulses: list[automix.Pulse | None] = [automix.Pulse.of_row(row) for row in rows]
         self.samples = np.memmap(folder / "stems.i16", dtype="<i2", mode="r").reshape(-1, 2)
 
     def __len__(self) -> int:
@@ -92,24 +111,30 @@ class StemCorpus:
         return torch.stack([self._item(length, dice, mixing) for _ in range(count)])
 
     def _item(self, length: int, dice: torch.Generator, mixing: Mixing) -> Tensor:
-        stretch = 1.0 + mixing.speed * (2 * _roll(dice) - 1)
-        taken = max(GRAIN, round(length * stretch / GRAIN) * GRAIN) if mixing.speed else length
+        # settings that are 0 throw no dice: a run without them draws what it always drew
+        stretched = 1.0 + mixing.speed * (2 * _roll(dice) - 1)
+        taken = max(GRAIN, round(length * stretched / GRAIN) * GRAIN) if mixing.speed else length
         mixed = _roll(dice) < mixing.remix
-        song, place = self._place(taken, dice)
+        bent = _bend(dice, mixing)
+        need = taken if bent is None else round(taken * bent[0])
+        wavs: list[Tensor] | None = None
+        if mixing.automix and _roll(dice) < mixing.automix:
+            fitting = automix.takes(self, need, dice)
+            if fitting is not None:
+                wavs = [automix.sound(self, stem, take, need) for stem, take in enumerate(fitting)]
+        song, place = self._place(need, dice)
         parts = []
         for stem in range(len(self.stems)):
-            if mixed:
-                song, place = self._place(taken, dice)
-            wav = self.read(song, stem, place, taken)
-            gain = 10 ** (mixing.gain_db * (2 * _roll(dice) - 1) / 20)
-            flip, swap, silent, moved, angle = (_roll(dice) for _ in range(5))
-            if swap < 0.5:
-                wav = wav.flip(0)
-            if moved < mixing.pan:
-                side = 2 * angle - 1
-                wav = wav * torch.tensor([[1 - max(0.0, side) * 0.8], [1 + min(0.0, side) * 0.8]])
-            parts.append(wav * (0.0 if silent < mixing.drop else gain if flip < 0.5 else -gain))
+            if mixed and wavs is None:
+                song, place = self._place(need, dice)
+            late = _roll(dice) * mixing.shift if mixing.shift else 0.0
+            wav = self.read(song, stem, self._earlier(place, late), need) if wavs is None else wavs[stem]
+            wav = wav if bent is None else stretch(wav, taken, bent[1], self.rate)
+            parts.append(_varied(wav, dice, mixing))
         return resize(torch.stack(parts), length)
+
+    def _earlier(self, place: int, seconds: float) -> int:
+        return max(0, place - round(seconds * self.rate))
 
     def _place(self, length: int, dice: torch.Generator) -> tuple[int, int]:
         song = int(_roll(dice) * len(self))
@@ -117,17 +142,6 @@ class StemCorpus:
         if room < 0:
             raise ValueError(f"{self.names[song]} is shorter than a crop of {length / self.rate:.1f} s: crop less")
         return song, int(_roll(dice) * room)
-
-
-def resize(wav: Tensor, length: int) -> Tensor:
-    """Play faster or slower: [..., T] -> [..., length], by cutting or padding the spectrum of the whole."""
-    if wav.shape[-1] == length:
-        return wav
-    spectrum = torch.fft.rfft(wav)
-    bins = length // 2 + 1
-    spectrum = torch.nn.functional.pad(spectrum, (0, max(0, bins - spectrum.shape[-1])))[..., :bins]
-    out: Tensor = torch.fft.irfft(spectrum, n=length) * (length / wav.shape[-1])
-    return out
 
 
 def gather(stems: Mapping[str, Tensor], names: Sequence[str] = STEMS) -> Tensor:
@@ -140,12 +154,17 @@ def gather(stems: Mapping[str, Tensor], names: Sequence[str] = STEMS) -> Tensor:
     return out
 
 
-def excerpt(piece: Piece, seconds: float) -> Piece:
-    """``seconds`` from somewhere inside a piece (decided by its id), as a piece."""
+def begin(piece: Piece, seconds: float) -> float:
+    """Where an excerpt of ``seconds`` begins in a piece, in seconds: anywhere, decided by its id."""
     room = piece.duration - seconds
-    if room <= 0:
+    return 0.0 if room <= 0 else round(splits.unit("excerpt", piece.id) * room, 3)
+
+
+def excerpt(piece: Piece, seconds: float) -> Piece:
+    """``seconds`` from somewhere inside a piece (:func:`begin`), as a piece."""
+    if piece.duration <= seconds:
         return piece
-    start = round(splits.unit("excerpt", piece.id) * room, 3)
+    start = begin(piece, seconds)
     stems = tuple(
         replace(stem, notes=tuple((on - start, length, pitch, velocity) for on, length, pitch, velocity in stem.notes
                                   if start <= on < start + seconds))
@@ -162,30 +181,37 @@ def pack(
 
     rate in Hz. The files appear when all is done. Raises ValueError without pieces.
     """
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    at = 0
-    part = folder / "stems.i16.part"
-    with open(part, "wb") as file:
-        for number, piece in enumerate(pieces):
-            font = fonts[number % len(fonts)]
-            wav = gather(audio_of.render_piece(excerpt(piece, seconds), rate, font))
-            # one gain for all stems: their balance is part of the song
-            wav = wav * min(1.0, 0.99 / max(1e-9, float(wav.abs().max())))
-            data = (wav * 32767.0).round().to(torch.int16).transpose(1, 2).contiguous().numpy().astype("<i2")
-            file.write(data.tobytes())
-            name = piece.layer if font is None or piece.layer == "builtin" else Path(font).stem
-            rows.append({"name": piece.id, "font": name, "start": at, "length": wav.shape[-1]})
-            at += data.shape[0] * data.shape[1]
-    if not rows:
-        part.unlink()
+    writer = StemWriter(out, rate, STEMS)
+    for number, piece in enumerate(pieces):
+        font = fonts[number % len(fonts)]
+        part = excerpt(piece, seconds)
+        wav = gather(audio_of.render_piece(part, rate, font))
+        pulse = automix.of_piece(piece, begin(piece, seconds), part.duration)
+        name = piece.layer if font is None or piece.layer == "builtin" else Path(font).stem
+        writer.add(piece.id, name, wav, **(pulse.row() if pulse is not None else {}))
+    if not writer.rows:
+        writer.drop()
         raise ValueError("no pieces to pack: render some with 'descant render'")
-    os.replace(part, folder / "stems.i16")
-    header = {"rate": rate, "stems": list(STEMS), "index": rows}
-    (folder / "index.json.part").write_text(json.dumps(header), encoding="utf-8")
-    os.replace(folder / "index.json.part", folder / "index.json")
-    return StemCorpus(folder)
+    return StemCorpus(writer.close())
+
+
+def _varied(wav: Tensor, dice: torch.Generator, mixing: Mixing) -> Tensor:
+    """A stem [2, T] in another level, polarity and place between the loudspeakers, or silent."""
+    gain = 10 ** (mixing.gain_db * (2 * _roll(dice) - 1) / 20)
+    flip, swap, silent, moved, angle = (_roll(dice) for _ in range(5))
+    if swap < 0.5:
+        wav = wav.flip(0)
+    if moved < mixing.pan:
+        side = 2 * angle - 1
+        wav = wav * torch.tensor([[1 - max(0.0, side) * 0.8], [1 + min(0.0, side) * 0.8]])
+    return wav * (0.0 if silent < mixing.drop else gain if flip < 0.5 else -gain)
+
+
+def _bend(dice: torch.Generator, mixing: Mixing) -> tuple[float, float] | None:
+    """How many times faster an item becomes, and how many semitones higher; None for most."""
+    if not (mixing.pitch or mixing.tempo) or _roll(dice) >= mixing.bend:
+        return None
+    return 1 + mixing.tempo * (2 * _roll(dice) - 1), mixing.pitch * (2 * _roll(dice) - 1)
 
 
 def _roll(dice: torch.Generator) -> float:
