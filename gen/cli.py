@@ -40,7 +40,20 @@ _EPILOG = """examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake in one line, and takes ``key=value`` settings after options too."""
+    """A parser that answers a mistake in one line, and takes ``key=value`` settings after options too.
+
+    With a default ``otherwise`` it goes on with that subcommand when the first word names none.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with the name of the subcommand put before a first word that is none."""
+        words = list(sys.argv[1:] if args is None else args)
+        otherwise = self.get_default("otherwise")
+        at = next((place for place, word in enumerate(words) if word != "--debug"), None)
+        if otherwise is not None and at is not None and words[at] not in ("-h", "--help"):
+            kinds = [word for item in self._actions if isinstance(item.choices, dict) for word in item.choices]
+            words[at:at] = [] if words[at] in kinds else [otherwise]
+        return super().parse_known_args(words, namespace)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, which ends a list of words at the first option; settings beyond it are ours."""

@@ -59,6 +59,12 @@ def read(
     return Audio(resample(wav, own, rate or own), rate or own)
 
 
+def blocks(path: str | os.PathLike[str], stream: int) -> Iterator[Tensor]:
+    """Yield a whole stream as tensors [C, t] of a few thousand samples each, at its own rate, in bounded memory."""
+    with _open(path) as box:
+        yield from _decoded(box, _stream(box, path, stream), path)
+
+
 def _open(path: str | os.PathLike[str]) -> Any:
     try:
         import av
