@@ -15,13 +15,15 @@ _EXAMPLES = """examples:
   descant bench lm --tokens data/tokens/dev -o docs/benchmarks
   descant bench lm --only shape --contexts 100 1450 --steps 20 --json
   descant bench lm --only endless --minutes 10 -o docs/benchmarks
+  descant bench lm --device cuda -o docs/benchmarks
 
-Everything runs on one thread and is measured in the process's CPU time. The section 'shape' compares with transformers
-(pip install 'descant[hub]') on weights of MusicGen-small's size, 4 GB of memory; --alone leaves that library out.
+Everything runs on one thread and is measured in the process's CPU time, save the section 'gpu', which needs a CUDA
+device and is measured on the clock. The section 'shape' compares with transformers (pip install 'descant[hub]') on
+weights of MusicGen-small's size, 4 GB of memory; --alone leaves that library out.
 With --only, the other sections of the report in the folder are kept. About ten minutes of one core in all.
 """
 _Commands = argparse._SubParsersAction
-_SECTIONS = ("machine", "shape", "embedded", "int8", "endless")
+_SECTIONS = ("machine", "shape", "embedded", "int8", "endless", "gpu")
 
 
 def add_lm(kinds: _Commands[Any]) -> None:
@@ -37,9 +39,11 @@ def add_lm(kinds: _Commands[Any]) -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[100, 1450], metavar="N",
                         help="positions in the cache of the section shape (default: 100 1450)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps timed at each (default: 20)")
-    parser.add_argument("--alone", action="store_true", help="leave transformers out of the section shape")
+    parser.add_argument("--alone", action="store_true", help="leave transformers out of shape and gpu")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="music of 'embedded' (default: 10)")
     parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="music of 'endless' (default: 10)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"),
+                        help="cuda measures the section gpu alone (default: cpu)")  # fmt: skip
     parser.add_argument("-o", "--out", metavar="DIR", help="folder for lm.md and lm.json")
     parser.add_argument("--json", action="store_true", help="the report as JSON on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -52,14 +56,16 @@ def run_lm(args: argparse.Namespace) -> None:
     if args.out is None and not args.json:
         raise RequestError("name a folder with -o, or ask for --json")
     from ..recipes import bench_lm_speed
+    from ..recipes.bench_lm_gpu import GpuRun
     from ..recipes.bench_lm_shape import ShapeRun
 
     said = None if args.quiet else _say
     try:
         shape = ShapeRun(contexts=tuple(args.contexts), steps=args.steps, compare=not args.alone)
         run = bench_lm_speed.SpeedRun(
-            model=args.model, tokens=args.tokens, only=bench_lm_speed.chosen(args.only, args.tokens), shape=shape,
-            seconds=args.seconds, minutes=args.minutes,
+            model=args.model, tokens=args.tokens, only=bench_lm_speed.chosen(args.only, args.tokens, args.device),
+            shape=shape, seconds=args.seconds, minutes=args.minutes,
+            gpu=GpuRun(library_steps=0) if args.alone else GpuRun(),
         )  # fmt: skip
     except ValueError as error:
         raise RequestError(str(error)) from None
@@ -81,6 +87,8 @@ def _command(args: argparse.Namespace) -> str:
     words = ["descant bench lm"]
     if args.only:
         words.append("--only " + " ".join(args.only))
+    if args.device != "cpu":
+        words.append(f"--device {args.device}")
     if args.model != "embedded":
         words.append(f"--model {Path(args.model).name}")
     if args.tokens is not None:

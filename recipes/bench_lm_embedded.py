@@ -1,15 +1,12 @@
-"""The embedded model decoded on one thread: steps, music with the codec included, 8 bits, and ten minutes on end."""
+"""The embedded model decoded on one thread: steps, music with the codec included, and what 8 bits cost."""
 
 from __future__ import annotations
 
 import copy
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +20,7 @@ from ..lm.fast_threads import threads
 from ..lm.fast_token import FastTokenLM
 from ..lm.model import TokenLM
 from ..lm.quant import quantise
-from ..lm.sample import sample, sample_batch, stream
+from ..lm.sample import sample, sample_batch
 from .tokens import TokenSet
 
 #: Weights of the engines that are measured.
@@ -107,48 +104,6 @@ def quality(lm: TokenLM, folder: str | os.PathLike[str], crops: int, say: Say, f
         books.append({"fp32": ce, "increase": more.mean, "low": more.low, "high": more.high})
     say("8 bits cost " + ", ".join(f"{row['increase']:+.4f}" for row in books) + " nats per book")
     return {"crops": len(rows), "frames": frames, "books": books}
-
-
-def endless(studio: Studio, minutes: float, say: Say, precision: str = "int8") -> dict[str, Any]:
-    """Music without end, played while it is written: CPU time per frame and resident memory, part by part.
-
-    Tokens are streamed and decoded a second at a time, as a player would. A part is a tenth of the whole.
-    """
-    codec = studio.codec
-    rate = round(codec.frame_rate)
-    frames = max(10 * rate, round(minutes * 60 * codec.frame_rate))
-    part = frames // 10
-    rows: list[dict[str, float]] = []
-    with threads(1), torch.no_grad():
-        player = codec.decoder_stream()
-        samples, waiting = 0, []
-        spent, begun = 0.0, time.process_time()
-        for index, frame in enumerate(stream(FastTokenLM(studio.lm, precision), frames, TOLD)):
-            waiting.append(frame)
-            if len(waiting) == rate:
-                spent += time.process_time() - begun
-                samples += player.push(torch.stack(waiting, 1)[None]).shape[-1]
-                waiting, begun = [], time.process_time()
-            if (index + 1) % part == 0:
-                spent += time.process_time() - begun
-                row = {"ms": 1000 * spent / part, "mib": resident()}
-                rows.append(row)
-                say(f"{(index + 1) / codec.frame_rate:.0f} s: {row['ms']:.2f} ms per step, {row['mib']:.0f} MiB")
-                spent, begun = 0.0, time.process_time()
-    # the first part fills the window and the codec's buffers; growth and drift are what comes after
-    half = [statistics.mean(row["ms"] for row in rows[at]) for at in (slice(1, 4), slice(-3, None))]
-    return {
-        "precision": precision, "seconds": frames / codec.frame_rate, "played": samples / codec.rate, "rows": rows,
-        "growth_mib": max(row["mib"] for row in rows) - rows[0]["mib"], "drift": half[1] / half[0] - 1.0,
-    }  # fmt: skip
-
-
-def resident() -> float:
-    """Resident memory of this process in MiB; its peak where the system tells no more."""
-    status = Path("/proc/self/statm")
-    if status.is_file():
-        return int(status.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def bandwidth(mib: int = 512, rounds: int = 5) -> float:

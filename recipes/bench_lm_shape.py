@@ -125,7 +125,7 @@ def weights_like_trained(model: MusicGenLM) -> None:
     model.heads.weight.mul_(2.3 / spread)
 
 
-class _Library:
+class Library:
     """The same weights in the transformers library's decoder, with its own growing cache."""
 
     def __init__(self, model: MusicGenLM, states: Tensor) -> None:
@@ -145,10 +145,13 @@ class _Library:
 
     @property
     def version(self) -> str:
+        """The library's."""
         return str(self._library.__version__)
 
-    def half(self) -> None:
-        self._decoder, self._told = self._decoder.bfloat16(), self._told.bfloat16()
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Compute there, in that precision."""
+        self._decoder, self._told = self._decoder.to(device, dtype), self._told.to(device, dtype)
+        self._mask = self._mask.to(device)
 
     def forward(self, steps: Tensor, cache: Any) -> Tensor:
         """Steps [1, K, S] -> logits [2, K, S, V]."""
@@ -175,11 +178,11 @@ def _transformers(
     model: MusicGenLM, run: ShapeRun, states: Tensor, sequence: Tensor, exact: Tensor, say: Say
 ) -> list[dict[str, Any]]:
     """The library's rows."""
-    library, one = _Library(model, states), sequence[:, :, :1]
+    library, one = Library(model, states), sequence[:, :, :1]
     rows, half = [], sequence.shape[2] // 2
     for kind in ("fp32", "bf16"):
         if kind == "bf16":
-            library.half()
+            library.to(states.device, torch.bfloat16)
         times = {}
         for context in run.contexts:
             times[str(context)] = _time(partial(library.forward, one, library.cache(context)), run.steps)

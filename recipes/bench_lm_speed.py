@@ -1,8 +1,9 @@
-"""``descant bench lm``: how fast language models decode on one thread of this machine, in CPU time.
+"""``descant bench lm``: how fast language models decode on this machine, mostly on one thread and in CPU time.
 
 Sections: ``machine`` (the bandwidth of memory, which bounds a step), ``shape`` (a MusicGen-shaped decoder against the
 transformers library in the same process), ``embedded`` (the model in the package, codec included), ``int8`` (what 8
-bits cost on held-out tokens) and ``endless`` (memory and step time of music without end).
+bits cost on held-out tokens), ``endless`` (memory and step time of music without end) and ``gpu`` (decoding and
+training on a CUDA device, where there is one).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any
 import torch
 
 from ..eval.metric import write_whole
-from . import bench_lm_embedded, bench_lm_shape
+from . import bench_lm_embedded, bench_lm_endless, bench_lm_gpu, bench_lm_shape
+from .bench_lm_gpu import GpuRun
+from .bench_lm_gpu_page import gpu_part
 from .bench_lm_shape import ShapeRun, fastest
 from .bench_report import table
 
 #: What can be measured, in the order of the page.
-SECTIONS: tuple[str, ...] = ("machine", "shape", "embedded", "int8", "endless")
+SECTIONS: tuple[str, ...] = ("machine", "shape", "embedded", "int8", "endless", "gpu")
 Say = Callable[[str], None]
 
 
@@ -43,6 +46,7 @@ class SpeedRun:
     """Music of the section ``endless``."""
     crops: int = 48
     """Held-out pieces of the section ``int8``."""
+    gpu: GpuRun = field(default_factory=GpuRun)
 
     def __post_init__(self) -> None:
         odd = [name for name in self.only if name not in SECTIONS]
@@ -66,10 +70,11 @@ def report(run: SpeedRun, say: Say | None = None, command: str = "descant bench 
     work: dict[str, Callable[[], dict[str, Any]]] = {
         "machine": lambda: _machine(said),
         "shape": lambda: bench_lm_shape.measure(run.shape, said),
+        "gpu": lambda: bench_lm_gpu.measure(run.gpu, said),
     }
     if studio is not None:
         work["embedded"] = lambda: bench_lm_embedded.speed(studio, run.seconds, said)
-        work["endless"] = lambda: bench_lm_embedded.endless(studio, run.minutes, said)
+        work["endless"] = lambda: bench_lm_endless.endless(studio, run.minutes, said)
         tokens = run.tokens
         if tokens is not None:
             work["int8"] = lambda: bench_lm_embedded.quality(studio.lm, tokens, run.crops, said)
@@ -82,17 +87,25 @@ def report(run: SpeedRun, say: Say | None = None, command: str = "descant bench 
 
 
 def write(folder: str | os.PathLike[str], found: Mapping[str, Any]) -> Path:
-    """``lm.json`` and ``lm.md``; sections that were not measured now are kept as an earlier run of this torch and
-    processor left them."""
+    """``lm.json`` and ``lm.md``; sections that were not measured now are kept as an earlier run left them.
+
+    Those of the CPU must be of this torch and processor; the GPU's says itself what it was measured on.
+    """
     path = Path(folder) / "lm.json"
-    sections = dict(found["sections"])
+    about, sections = found["about"], dict(found["sections"])
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-        if old["about"] == found["about"]:
-            sections = {**old["sections"], **sections}
+        kept = dict(old["sections"])
+        if "missing" in sections.get("gpu", {}).get("found", {}):
+            sections["gpu"] = kept.get("gpu", sections["gpu"])
+        if set(sections) == {"gpu"}:
+            about = old["about"]  # what a lent GPU did stands beside what this machine did
+        if about != old["about"]:
+            kept = {name: kept[name] for name in kept if name == "gpu"}
+        sections = {**kept, **sections}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no earlier run, or none of ours
-    whole = {**found, "sections": {name: sections[name] for name in SECTIONS if name in sections}}
+    whole = {**found, "about": about, "sections": {name: sections[name] for name in SECTIONS if name in sections}}
     write_whole(path, (json.dumps(whole, indent=1) + "\n").encode())
     write_whole(Path(folder) / "lm.md", markdown(whole).encode())
     return Path(folder) / "lm.md"
@@ -108,7 +121,8 @@ def markdown(whole: Mapping[str, Any]) -> str:
         "are shared. Everything on this page is made by `descant bench lm`.",
     ]
     found = {name: section["found"] for name, section in sections.items()}
-    makers = {"machine": _machine_part, "embedded": _embedded_part, "int8": _int8_part, "endless": _endless_part}
+    makers = {"machine": _machine_part, "embedded": _embedded_part, "int8": _int8_part, "endless": _endless_part,
+              "gpu": gpu_part}  # fmt: skip
     for name, section in sections.items():
         rate = found.get("machine", {}).get("bandwidth")
         text = _shape_part(found[name], rate) if name == "shape" else makers[name](found[name])
@@ -196,9 +210,12 @@ def _endless_part(found: Mapping[str, Any]) -> str:
     return (
         f"## Music without end\n\n{found['seconds'] / 60:g} minutes from the embedded model, {found['precision']}, "
         "streamed and decoded a second at a time. Resident memory grew by at most "
-        f"**{found['growth_mib']:.1f} MiB** after the first tenth; the last three tenths' steps took "
-        f"**{100 * found['drift']:+.1f} %** more than the second to fourth.\n\n"
-        + table(["s of music", "ms per step", "resident, MiB"], rows)
+        f"**{found['growth_mib']:.1f} MiB** after the first tenth. The median step of the last "
+        f"{found['compared_s']:.0f} s took **{100 * found['drift']:+.1f} %** more than that of the first "
+        f"{found['compared_s']:.0f} s after the cache's ring was full, once the machine's own pace is taken out: "
+        f"the steps changed by {100 * found['raw']:+.1f} %, a step that stays at one place, timed in between once a "
+        f"second, by {100 * found['pace']:+.1f} %.\n\n"
+        + table(["s of music", "ms per step, median", "resident, MiB"], rows)
     )
 
 
@@ -230,8 +247,10 @@ def _load() -> float | None:
         return None
 
 
-def chosen(names: Sequence[str] | None, tokens: str | None) -> tuple[str, ...]:
-    """Sections to measure: those named, or all that can be."""
+def chosen(names: Sequence[str] | None, tokens: str | None, device: str = "cpu") -> tuple[str, ...]:
+    """Sections to measure: those named, the GPU's alone when ``device`` is one, or all that can be."""
     if names:
         return tuple(names)
+    if device != "cpu":
+        return ("gpu",)
     return SECTIONS if tokens is not None else tuple(name for name in SECTIONS if name != "int8")

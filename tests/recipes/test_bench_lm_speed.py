@@ -10,8 +10,13 @@ import torch
 
 from descant.gen.load import Studio
 from descant.gen.load import load as load_studio
+from descant.lm.model import LMConfig
 from descant.lm.musicgen_config import MusicGenConfig
-from descant.recipes import bench_lm_embedded, bench_lm_shape, bench_lm_speed
+from descant.recipes import bench_lm_embedded, bench_lm_endless, bench_lm_shape, bench_lm_speed
+from descant.recipes.bench_lm_endless import drift
+from descant.recipes.bench_lm_gpu import GpuRun, Training
+from descant.recipes.bench_lm_gpu import measure as on_device
+from descant.recipes.bench_lm_gpu_page import gpu_part
 from descant.recipes.bench_lm_shape import ShapeRun
 from descant.recipes.bench_lm_speed import SpeedRun, chosen, report, write
 
@@ -74,11 +79,24 @@ def test_the_embedded_model_and_the_codec(studio: Studio) -> None:
 
 def test_music_without_end_is_played_in_full(studio: Studio) -> None:
     said: list[str] = []
-    found = bench_lm_embedded.endless(studio, 0.1, said.append)
+    found = bench_lm_endless.endless(studio, 0.1, said.append)
     assert found["seconds"] == 10.0 and 9.0 < found["played"] <= 10.0
     assert len(found["rows"]) == len(said) == 10 and min(row["mib"] for row in found["rows"]) > 10.0
     text = bench_lm_speed._endless_part(found)
-    assert "| 10 |" in text and f"{found['growth_mib']:.1f} MiB" in text
+    assert "| 10 |" in text and f"{found['growth_mib']:.1f} MiB" in text and f"{100 * found['drift']:+.1f} %" in text
+
+
+def test_drift_is_what_the_machine_does_not_explain() -> None:
+    """A ring of 100 that fills, ten steps a second; minutes are compared after that."""
+    steps = [1.0] * 100 + [2.0] * 600 + [9.0] * 3000 + [3.0] * 600
+    control = [5.0] * 70 + [1.0] * 300 + [6.0] * 60
+    found = drift(steps, control, 100, 10)
+    assert found["compared_s"] == 60.0
+    assert found["raw"] == pytest.approx(0.5) and found["pace"] == pytest.approx(0.2)
+    assert found["drift"] == pytest.approx(0.25)
+    assert drift(steps, [5.0] * 430, 100, 10)["drift"] == pytest.approx(0.5)
+    # too short for two minutes: halves
+    assert drift([1.0] * 10 + [2.0] * 100 + [4.0] * 100, [1.0] * 21, 100, 10)["raw"] == pytest.approx(1.0)
 
 
 def test_what_8_bits_cost_on_tokens(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +135,9 @@ def test_wrong_settings_say_what_is_allowed() -> None:
         SpeedRun(minutes=0.0)
     with pytest.raises(ValueError, match="at least one step"):
         ShapeRun(steps=0)
-    assert chosen(None, None) == ("machine", "shape", "embedded", "endless")
-    assert chosen(None, "x")[3] == "int8" and chosen(["shape"], "x") == ("shape",)
+    assert chosen(None, None) == ("machine", "shape", "embedded", "endless", "gpu")
+    assert chosen(None, "x")[3] == "int8" and chosen(["shape"], "x", "cuda") == ("shape",)
+    assert chosen(None, None, "cuda") == ("gpu",)
 
 
 def test_the_memory_is_read_at_a_speed_that_can_be() -> None:
@@ -134,3 +153,44 @@ def test_drawn_weights_leave_something_to_predict() -> None:
     with torch.no_grad():
         logits = model(torch.randint(0, 40, (1, 4, 16)), model.condition_states(torch.randn(1, 3, 32)))
     assert 1.0 < float(logits.std()) < 4.0
+
+
+def test_what_a_gpu_would_be_asked_runs_here_on_small_shapes() -> None:
+    own = LMConfig(width=32, layers=1, heads=2, books=4, cardinality=40, window=16, text_width=16)
+    run = GpuRun(
+        device="cpu", frames=12, pieces=3, text=3, library_steps=4, steps=2, config=TINY.sizes(), own=own,
+        trainings=(Training(name="nothing much", lm=own, crops=2, frames=16),),
+    )  # fmt: skip
+    said: list[str] = []
+    found = on_device(run, said.append)
+    assert [row["pieces"] for row in found["decoding"]] == [1, 3, 1, 3] and len(said) == 6
+    for row in found["decoding"]:
+        assert row["x"] == pytest.approx(row["pieces"] * row["steps_s"] / 50)
+    assert found["library"]["x"] == pytest.approx(found["library"]["steps_s"] / 50)
+    assert found["training"][0]["tokens_s"] > 0 and 0 < found["training"][0]["mfu"] < 1
+    text = gpu_part(found)
+    assert "| nothing much |" in text and text.count("x |") == 2
+    assert "transformers' times" in gpu_part({**found, "library": None})
+
+
+def test_without_a_gpu_the_page_says_so_and_keeps_what_a_gpu_did(
+    shape: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    none = report(SpeedRun(only=("gpu",)), command="descant bench lm --device cuda")
+    write(tmp_path, shape)
+    text = write(tmp_path, none).read_text(encoding="utf-8")
+    assert "## On a GPU\n\nnot measured: no CUDA device" in text and "## A MusicGen-shaped decoder" in text
+    row = {"name": "made", "pieces": 1, "steps_s": 1234.0, "x": 24.7, "first_s": 1.0}
+    about = {"device": "a card", "torch": "9", "cuda": "9"}
+    found = {"about": about, "frames": 9, "pieces": 2, "decoding": [row], "training": []}
+    real = {
+        **none,
+        "about": {"processor": "the GPU's host"},
+        "sections": {"gpu": {**none["sections"]["gpu"], "found": found}},
+    }
+    text = write(tmp_path, real).read_text(encoding="utf-8")
+    assert "| made | 1 | 1234 |" in text and "## A MusicGen-shaped decoder" in text
+    assert "| made | 1 | 1234 |" in write(tmp_path, none).read_text(encoding="utf-8")
+    kept = json.loads((tmp_path / "lm.json").read_text(encoding="utf-8"))
+    assert kept["about"] == shape["about"]
