@@ -40,7 +40,8 @@ def endless(studio: Studio, minutes: float, say: Say, precision: str = "int8") -
     rate = round(codec.frame_rate)
     frames = max(10 * rate, round(minutes * 60 * codec.frame_rate))
     part = frames // 10
-    steps, control, memory = array("d"), array("d"), []
+    steps, control = array("d"), array("d")
+    memory: list[float] = []
     with threads(1), torch.no_grad():
         engine = FastTokenLM(studio.lm, precision)
         player, still = codec.decoder_stream(), _still(engine)
