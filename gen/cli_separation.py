@@ -31,6 +31,12 @@ two as one. Stems and residual add up to the song. Long recordings take no more 
 _STEMS = """examples:
   descant prepare stems --pieces data/pieces/train.jsonl.gz --soundfont A.sf3 B.sf3 --out data/stems/train
   descant prepare stems --pieces data/pieces/dev.jsonl.gz --seconds 12 --limit 32 --out data/stems/dev
+  descant prepare stems --songs musdb18hq --split train --licence "educational use only" --out data/musdb/train
+  descant prepare stems --songs my-songs --pulses --out data/stems/mine
+
+--pieces are rendered. --songs are one's own: a folder per song with drums.wav, bass.wav, vocals.wav, other.wav and
+mixture.wav, or MUSDB18, MUSDB18-HQ, MoisesDB, MedleyDB, Slakh. Songs whose stems do not add up to their mix, that are
+damaged, or in which fewer than two stems play are named and left out.
 """
 _BENCH = """examples:
   descant bench separation --data data/stems/test -o docs/benchmarks
@@ -59,12 +65,20 @@ def add(commands: _Commands[Any]) -> None:
 
 def add_prepare(kinds: _Commands[Any]) -> None:
     """Add ``stems`` to the kinds of ``descant prepare``."""
-    one = _command(kinds, "stems", "render pieces stem by stem and pack them for separator training", _STEMS)
-    one.add_argument("--pieces", required=True, metavar="FILE", help="a .jsonl.gz of 'descant render'")
+    one = _command(kinds, "stems", "pack songs with stems, rendered or recorded, for separator training", _STEMS)
+    source = one.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pieces", metavar="FILE", help="a .jsonl.gz of 'descant render'")
+    source.add_argument("--songs", metavar="DIR", help="songs with stems, see below")
     one.add_argument("--soundfont", nargs="+", metavar="FILE", help="for the synth layer; several take turns")
     one.add_argument("--seconds", type=float, default=24.0, metavar="S", help="of each piece (default: 24)")
-    one.add_argument("--rate", type=int, default=32000, metavar="HZ", help="default: 32000")
+    one.add_argument("--rate", type=int, metavar="HZ", help="default: 32000, of songs 44100")
     one.add_argument("--limit", type=int, metavar="N", help="use the first N pieces")
+    own = one.add_argument_group("songs")
+    own.add_argument("--stems", type=int, choices=(4, 5, 6), default=4, help="drums bass other vocals; guitar; piano")
+    own.add_argument("--split", metavar="NAME", help="train, validation, test, ..., where the data set has them")
+    own.add_argument("--licence", default="", metavar="TEXT", help="of songs that do not say theirs; kept with them")
+    own.add_argument("--accept", action="store_true", help="also songs whose stems do not add up to their mix")
+    own.add_argument("--pulses", action="store_true", help="estimate tempo, beats and key, for mixing.automix")
     one.add_argument("--out", required=True, metavar="DIR")
     one.add_argument("--quiet", action="store_true")
     one.set_defaults(run=run_prepare)
@@ -125,15 +139,37 @@ def run_prepare(args: argparse.Namespace) -> None:
     from ..recipes import stems_data
     from ..recipes.piece import read_pieces
 
-    if not args.seconds > 0 or args.rate < 8000 or (args.limit is not None and args.limit < 1):
+    if args.songs is not None:
+        _songs(args)
+        return
+    rate = 32000 if args.rate is None else args.rate
+    if not args.seconds > 0 or rate < 8000 or (args.limit is not None and args.limit < 1):
         raise RequestError("--seconds must be more than 0, --rate 8000 or more, --limit 1 or more")
     pieces = tqdm(islice(read_pieces(args.pieces), args.limit), desc="pieces", unit="", disable=args.quiet)
     try:
-        corpus = stems_data.pack(pieces, args.out, args.soundfont or (None,), rate=args.rate, seconds=args.seconds)
+        corpus = stems_data.pack(pieces, args.out, args.soundfont or (None,), rate=rate, seconds=args.seconds)
     except ValueError as error:
         raise RequestError(str(error)) from None
     if not args.quiet:
         _say(f"{len(corpus)} songs, {corpus.hours:.2f} hours in {args.out}")
+
+
+def _songs(args: argparse.Namespace) -> None:
+    from ..recipes.stems_songs import SongSettings, pack_songs
+
+    if args.soundfont or args.limit is not None:
+        raise RequestError("--soundfont and --limit are for --pieces: songs are not rendered")
+    try:
+        settings = SongSettings(
+            rate=args.rate or 44100, stems=args.stems, split=args.split, licence=args.licence, accept=args.accept,
+            pulses=args.pulses,
+        )  # fmt: skip
+        corpus, notes = pack_songs(args.songs, args.out, settings, None if args.quiet else lambda note: _say(str(note)))
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    if not args.quiet:
+        out = sum(note.kind == "left out" for note in notes)
+        _say(f"{len(corpus)} songs, {corpus.hours:.2f} hours in {args.out}; {out} were left out")
 
 
 def run_bench(args: argparse.Namespace) -> None:
