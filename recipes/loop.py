@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -293,12 +293,18 @@ def restore(task: Task, config: LoopConfig, ema: dict[str, Tensor], folder: Path
 
 def _aged(config: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a checkpoint, with the defaults of those it is too old to know; settings within settings likewise."""
-    then: dict[str, Any] = {f.name: f.default for f in fields(config) if f.name not in saved} | dict(saved)
+    then: dict[str, Any] = {f.name: _default(f) for f in fields(config) if f.name not in saved} | dict(saved)
     for field in fields(config):
         inner = getattr(config, field.name)
         if is_dataclass(inner) and isinstance(then[field.name], Mapping):
             then[field.name] = _aged(inner, then[field.name])
     return then
+
+
+def _default(field: Field[Any]) -> Any:
+    """What a setting is when nobody says, as a checkpoint would keep it."""
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 class _Clock:
