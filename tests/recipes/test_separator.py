@@ -105,6 +105,22 @@ def test_a_run_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path) -> Non
     assert about["trained_steps"] == 4 and network.config == config.network
 
 
+def test_a_checkpoint_from_before_a_setting_goes_on(folder: Path, tmp_path: Path) -> None:
+    config, places = replace(recipe("nano"), steps=2), [str(folder), str(folder)]
+    separator.train(config, *places, str(tmp_path), stop=1, quiet=True)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for name in ("loss", "unlabelled"):
+        del state["config"][name]
+    for name in ("automix", "pitch", "tempo", "bend", "shift"):
+        del state["config"]["mixing"][name]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    separator.train(config, *places, str(tmp_path), quiet=True)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="other settings"):
+        separator.train(replace(config, mixing=Mixing(automix=0.5)), *places, str(tmp_path), quiet=True)
+
+
 def test_training_makes_the_loss_smaller(folder: Path) -> None:
     config = replace(recipe("nano"), steps=30, mixing=Mixing(speed=0.0), lr=1e-2)
     task = SeparatorTask(config, StemCorpus(folder), StemCorpus(folder))
