@@ -19,9 +19,8 @@ from ..lm.conditioner import Conditioned
 from ..lm.guidance_token import TOP
 from ..lm.model import TokenLM
 from ..lm.pretrained import load
-from .lm import LMRecipe, LMTask
+from .lm import LMRecipe, LMTask, Music
 from .loop import stream
-from .tokens import TokenSet
 from .world import World
 
 #: Share of crops that are taught without guidance.
@@ -64,7 +63,7 @@ class DistilTask(LMTask):
 
     measures = "kl"
 
-    def __init__(self, config: LMRecipe, data: TokenSet, dev: TokenSet, world: World | None = None) -> None:
+    def __init__(self, config: LMRecipe, data: Music, dev: Music, world: World | None = None) -> None:
         super().__init__(config, data, dev, world)
         self.teacher = load(config.init).requires_grad_(False).to(self.device)
 

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from ..lm.condition import ConditionBatch
 from ..lm.conditioner import Conditioned
 from ..lm.model import TokenLM
-from .lm import LMRecipe, LMTask, rows_of
-from .tokens import TokenSet
+from .lm import LMRecipe, LMTask, Music, rows_of
 from .world import World, check
 
 #: What AdamW keeps of each weight, by DeepSpeed's names, which are torch's.
@@ -53,7 +52,7 @@ class _Loss(nn.Module):
 class ZeroTask(LMTask):
     """Language-model training whose states are spread over the processes; :class:`descant.recipes.loop.Sharded`."""
 
-    def __init__(self, config: LMRecipe, data: TokenSet, dev: TokenSet, world: World) -> None:
+    def __init__(self, config: LMRecipe, data: Music, dev: Music, world: World) -> None:
         """Raises RuntimeError or ValueError when DeepSpeed cannot run it in this world."""
         check(world.size)
         if world.size == 1:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..lm import model as models
-from ..lm.condition import ConditionBatch, collate, drop
+from ..lm.condition import ROLES, ConditionBatch, collate, drop
 from ..lm.model import LMConfig, TokenLM
 from ..lm.pretrained import load
 from ..lm.text import train_tokenizer
 from .flops import Meter, crop_flops
+from .jobs import Jobs, JobSet, open_set
 from .loop import LoopConfig, cosine, learned, run, stream
 from .optimiser import optimisers
 from .tokens import Crop, TokenSet, ngram_baselines
@@ -31,6 +32,9 @@ from .world import World
 
 #: Rows for the weight of guidance that ``distil_guidance`` adds where ``lm.guidance_bins`` says nothing else.
 GUIDANCE_BINS = 16
+
+#: What there is to train on: tokens of pieces, or targets with stems.
+Music = TokenSet | JobSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,12 @@ class LMRecipe(LoopConfig):
     drop_beat: float = 0.1
     drop_key: float = 0.3
     drop_chords: float = 0.25
+    drop_melody: float = 0.5
+    drop_stems: float = 0.15
+    """Of samples that hear stems, those that lose all of them."""
+    drop_each_stem: float = 0.2
+    jobs: Jobs = field(default_factory=Jobs)
+    """What is asked for, where the data are targets of ``descant prepare DIR``."""
     book_weights: tuple[float, ...] = (1.0,)
     """What each codebook's loss counts; one number is for all alike."""
     optimiser: str = "muon"
@@ -90,12 +100,16 @@ class LMRecipe(LoopConfig):
         """Probability per condition."""
         return {"all": self.drop_all, "text": self.drop_text, "genre": self.drop_genre, "key": self.drop_key,
                 "instruments": self.drop_instruments, "tempo": self.drop_tempo, "beat": self.drop_beat,
-                "chords": self.drop_chords}  # fmt: skip
+                "chords": self.drop_chords, "melody": self.drop_melody, "stems": self.drop_stems,
+                "each_stem": self.drop_each_stem}  # fmt: skip
 
 
 def recipe(name: str) -> LMRecipe:
-    """The named runs: ``embedded`` (needs a GPU or days), ``base`` (twice its size), ``small`` (two CPU cores), ``nano``
-    (seconds, for trials)."""
+    """The named runs.
+
+    ``embedded`` (needs a GPU or days), ``base`` (twice its size), ``small`` (two CPU cores), ``nano`` (seconds, for
+    trials).
+    """
     common: dict[str, Any] = {"beta2": 0.95, "weight_decay": 0.1, "final_lr": 5e-5}
     if name == "embedded":
         return LMRecipe(lm=models.embedded(), steps=12000, batch=64, lr=1.5e-3, warmup=300, **common)
@@ -117,7 +131,7 @@ class LMTask:
     measures = "ce"
     """What the objective is called in the log, of each book."""
 
-    def __init__(self, config: LMRecipe, data: TokenSet, dev: TokenSet, world: World | None = None) -> None:
+    def __init__(self, config: LMRecipe, data: Music, dev: Music, world: World | None = None) -> None:
         self.config, self.data, self.dev = config, data, dev
         self.world = world or World(device=config.torch_device)
         self.device = self.world.device
@@ -136,7 +150,10 @@ class LMTask:
         self.model: nn.Module = self.lm
         self.extra: dict[str, nn.Module] = {}
         self.optimisers = self._optimisers()
-        self.held_out = [dev.draw(config.batch, config.frames, stream(1, n)) for n in range(6)]
+        self.held_out = {
+            name: [part.draw(config.batch, config.frames, stream(1, n)) for n in range(6)]
+            for name, part in dev.parts().items()
+        }
         tokens = config.frames * config.lm.books
         self.meter = Meter(crop_flops(self.lm, config.frames), tokens, self.device, config.bf16, self.world.size)
         self._baselines: dict[str, float] = {}
@@ -194,14 +211,24 @@ class LMTask:
         if not isinstance(model, TokenLM):
             raise TypeError("an LMTask validates a TokenLM")
         rows: dict[str, float] = {}
-        for name, gone in (("ce", {}), ("blind", {"all": 1.0})):
-            each = []
-            for crops in self.held_out:
-                codes, batch = self._collate(crops)
-                with self._precision():
-                    each.append(self.forward(codes, drop(batch, gone, stream(0, 0)).to(self.device), 0)[1])
-            rows |= {f"{name}_{k}": float(value) for k, value in enumerate(torch.stack(each).mean(0))}
+        for part, held_out in self.held_out.items():
+            plain = part == "mix"
+            for name, gone in (("ce", {}), ("blind", {"all": 1.0}) if plain else ("deaf", {"stems": 1.0})):
+                books = self._held_out(held_out, gone)
+                if plain:
+                    rows |= {f"{name}_{k}": float(value) for k, value in enumerate(books)}
+                else:
+                    rows[f"{part}_{name}"] = float(books.mean())
         return {**rows, **self._ngrams()}
+
+    def _held_out(self, held_out: list[list[Crop]], gone: Mapping[str, float]) -> Tensor:
+        """Cross-entropy of each book [K], a mean over crops, without the conditions that are ``gone``."""
+        each = []
+        for crops in held_out:
+            codes, batch = self._collate(crops)
+            with self._precision():
+                each.append(self.forward(codes, drop(batch, gone, stream(0, 0)).to(self.device), 0)[1])
+        return torch.stack(each).mean(0)
 
     def _parts(self, step: int) -> list[tuple[Tensor, ConditionBatch]]:
         c, own = self.config, self.world.share(self.config.batch)
@@ -257,7 +284,7 @@ def _inner(name: str) -> bool:
     return "blocks." in name
 
 
-def begin(config: LMRecipe, data: TokenSet) -> TokenLM:
+def begin(config: LMRecipe, data: Music) -> TokenLM:
     """The model a run begins with: a new one, or ``config.init``. Raises ValueError when that has another shape."""
     if not config.init:
         return TokenLM(config.lm, tokenizer(data, config.lm))
@@ -273,9 +300,9 @@ def begin(config: LMRecipe, data: TokenSet) -> TokenLM:
     return lm.float().train()
 
 
-def tokenizer(data: TokenSet, config: LMConfig) -> bytes:
+def tokenizer(data: Music, config: LMConfig) -> bytes:
     """A SentencePiece model of the set's captions, as bytes; deterministic."""
-    captions = sorted({caption for piece in data.pieces for caption in piece.captions})
+    captions = sorted(set(data.captions))
     return train_tokenizer(captions, config.text_vocab)
 
 
@@ -285,14 +312,18 @@ def train(config: LMRecipe, data: str, dev: str, out: str, stop: int | None = No
     One process, or several started by torchrun or ``accelerate launch``, which share each batch.
     """
     world = World.join(config.device)
-    task = _task(config, TokenSet(data), TokenSet(dev), world)
+    music = open_set(data, config.jobs)
+    if isinstance(music, JobSet) and not config.lm.targets:
+        # what is written must be told from now on
+        config = replace(config, lm=replace(config.lm, targets=len(ROLES)))
+    task = _task(config, music, open_set(dev, config.jobs), world)
     run(task, config, out, stop, quiet, world)
     folder = export(task, out) if world.rank == 0 else Path(out) / "export"
     world.leave()
     return folder
 
 
-def _task(config: LMRecipe, data: TokenSet, dev: TokenSet, world: World) -> LMTask:
+def _task(config: LMRecipe, data: Music, dev: Music, world: World) -> LMTask:
     if config.distil_guidance:
         from .distil import DistilTask
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +24,14 @@ class Crop:
 
     codes: Tensor
     condition: Condition
+
+
+class Mixes(Protocol):
+    """Whatever has the codes [F, K] of several mixes."""
+
+    @property
+    def codes(self) -> Iterable[np.ndarray | Rows]:
+        """One after another."""
 
 
 class TokenSet:
@@ -51,6 +61,15 @@ class TokenSet:
     def hours(self) -> float:
         """Hours of music."""
         return float(sum(len(rows) for rows in self.codes) / self.frame_rate / 3600)
+
+    @property
+    def captions(self) -> Iterator[str]:
+        """All captions of all pieces."""
+        return (caption for piece in self.pieces for caption in piece.captions)
+
+    def parts(self) -> Mapping[str, TokenSet]:
+        """What is validated apart: there is one kind of work."""
+        return {"mix": self}
 
     def crop(self, item: int, start: int, frames: int, caption: int) -> Crop:
         """``frames`` frames of piece ``item`` from frame ``start``, told by its caption number ``caption``."""
@@ -83,7 +102,7 @@ class TokenSet:
         return [self.crop(*place) for place in places[share]]
 
 
-def ngram_baselines(train: TokenSet, dev: TokenSet, cardinality: int, books: int) -> dict[str, list[float]]:
+def ngram_baselines(train: Mixes, dev: Mixes, cardinality: int, books: int) -> dict[str, list[float]]:
     """Cross-entropy (nats) per book of dev under a unigram and a bigram (previous frame, same book) model of train.
 
     The unigram is add-one smoothed; the bigram is interpolated with it, the weight chosen *on dev* among 0.1 ... 0.9,
@@ -99,8 +118,8 @@ def ngram_baselines(train: TokenSet, dev: TokenSet, cardinality: int, books: int
             np.add.at(pairs, (x[:-1], x[1:]), 1)
         p = counts / counts.sum()
         given = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
-        left = np.concatenate([rows[:-1][:, k] for rows in dev.codes]).astype(np.int64)
-        right = np.concatenate([rows[1:][:, k] for rows in dev.codes]).astype(np.int64)
+        held = [rows[:][:, k].astype(np.int64) for rows in dev.codes]
+        left, right = np.concatenate([x[:-1] for x in held]), np.concatenate([x[1:] for x in held])
         unigram.append(float(-np.log(p[right]).mean()))
         weights = np.arange(1, 10) / 10
         bigram.append(min(float(-np.log(w * given[left, right] + (1 - w) * p[right]).mean()) for w in weights))
