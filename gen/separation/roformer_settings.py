@@ -160,8 +160,10 @@ def _bands(sizes: list[int], channels: int, model: Mapping[str, Any], window: in
         bands = roformer_bands.mel(len(widths), window, rate)
         if tuple(stop - start for start, stop in bands) == widths:
             return {"mel_bands": len(widths)}
-    elif tuple(model.get("freqs_per_bands") or widths) == widths:
-        return {"bands": widths, "first_bin": max(0, cut[0])}
+    else:
+        low, high = max(0, cut[0]), window // 2 + 1 if cut[1] < 0 else cut[1]
+        if tuple(model.get("freqs_per_bands") or widths) == widths and sum(widths) == high - low:
+            return {"bands": widths, "first_bin": low}
     raise ValueError(
         f"bands of {', '.join(map(str, widths[:8]))}.. bins do not fit the settings: check stereo, "
         f"stft_n_fft ({window}), sample_rate ({rate}) and freqs_per_bands or num_bands"
