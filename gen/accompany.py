@@ -1,0 +1,229 @@
+"""Parts that fit given music: what is given is taken apart and heard stem by stem, and one stem after another is added.
+
+Each new stem is sampled frame by frame beside the tokens of all stems there are so far, which the model sees a little
+ahead, too. So the parts are as long as what is given, to the sample, in its tempo and key. Tempo, beat and key are
+heard in the music; where a wish contradicts them, the music wins and a note says so.
+
+The models are mono: a new stem is the same in every channel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..codec import audio
+from ..codec.audio import Audio
+from ..lm.condition import ROLES, Condition
+from ..lm.sample import sample
+from . import listen
+from .generate import FADES, Progress, decode, fade
+from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve_continuation
+
+if TYPE_CHECKING:
+    from .load import Studio
+    from .separation.contract import Separator
+
+#: Shortest music that can be accompanied, s.
+SHORTEST = 1.0
+#: Loudness of the music the models were trained on, LUFS: what is heard is brought there, what is played brought back.
+TRAINED = -20.0
+#: A stem quieter than this, dB of the whole, is not there.
+ABSENT = -45.0
+#: A beat or a key that is heard less clearly is not told.
+_STEADY, _CLEAR = 0.05, 0.02
+_WORD = (1 << 63) - 1
+#: Stems of separators that have another name here; all others without a role are ``other``.
+_CALLED = {"piano": "keys", "percussive": "drums", "foreground": "lead", "melody": "lead"}
+#: Roles in the order in which they are added: those that carry others come first.
+_ORDER = ("drums", "bass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accompaniment:
+    """What was given, and what was added to it."""
+
+    rate: int
+    given: dict[str, Tensor]
+    """Stems as they were given, or as the given mix was taken apart (``residual`` included), each [C, T]."""
+    added: dict[str, Tensor]
+    """New stems by role, each [C, T]."""
+    codes: dict[str, Tensor]
+    """Tokens of the new stems, [K, F]."""
+    plan: Plan
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mix(self) -> Tensor:
+        """Everything together, [C, T]: the sum of all stems."""
+        return torch.stack([*self.given.values(), *self.added.values()]).sum(0)
+
+    @property
+    def seed(self) -> int:
+        """The seed that makes it again."""
+        return self.plan.seed
+
+
+def accompany(
+    studio: Studio, given: Audio | Mapping[str, Audio], add: Sequence[str], request: Request | None = None, *,
+    separator: str | Separator = "embedded", progress: Progress | None = None,
+) -> Accompaniment:  # fmt: skip
+    """Add the stems ``add`` (roles such as ``bass`` or ``keys``) to a mix, which is separated first, or to given stems.
+
+    Given stems keep their own levels, and are added up to the longest of them at the first one's rate. The request says
+    what the new parts are to be like; its duration is not used. Raises RequestError for roles that are not known or a
+    model that plays everything together, ValueError for silence and for music that is too short or too long.
+    """
+    check(studio, add)
+    request = (request or Request()).seeded()
+    stems, rate = _stems(given, separator)
+    whole = torch.stack(list(stems.values())).sum(0)
+    _check_sound(whole, rate)
+    plan, told, notes = _plan(whole, rate, request)
+    codec, books = studio.codec, studio.lm.config.books
+    loudness = audio.loudness(whole, rate)
+    boost = 1.0 if math.isinf(loudness) else 10 ** (max(-40.0, min(60.0, TRAINED - loudness)) / 20)
+    frames = math.ceil(whole.shape[-1] / rate * codec.frame_rate - 1e-9)
+    settings = request.sampling
+    added: dict[str, Tensor] = {}
+    codes: dict[str, Tensor] = {}
+    with studio.at_work():
+        heard = {role: encode(studio, wav * boost, rate, frames) for role, wav in _present(stems, whole).items()}
+        if not heard:
+            notes.append("what is given has no part that could be heard by itself: only its tempo and key are followed")
+        for number, role in enumerate(sorted(add, key=_place)):
+            if role in heard:
+                notes.append(f"there are {role} already: the new {role} do not hear them")
+            context = {name: tokens for name, tokens in {**heard, **codes}.items() if name != role}
+            condition = replace(told, target=role, stems=context or None)
+            made = sample(
+                studio.engine, frames, condition, settings=settings, seed=_seed(plan.seed, number),
+                negative=None if request.away is None else replace(request.away, target=role),
+                progress=None if progress is None else _after(progress, number * frames, len(add) * frames),
+            )  # fmt: skip
+            codes[role] = made[:books]
+            added[role] = _sound(studio, made, rate, whole.shape) / boost
+    return Accompaniment(rate=rate, given=stems, added=added, codes=codes, plan=plan, notes=tuple(notes))
+
+
+def check(studio: Studio, roles: Sequence[str]) -> None:
+    """Raise RequestError unless the model can play each of ``roles`` by itself."""
+    if not roles:
+        raise RequestError("name what to add, such as bass or keys")
+    if len(set(roles)) < len(roles):
+        raise RequestError(f"{', '.join(roles)}: each part can be added once")
+    targets = getattr(studio.lm.config, "targets", 0)
+    if not targets:
+        raise RequestError(f"{studio.name} plays all instruments together and cannot add a part of its own")
+    known = ROLES[1:targets]
+    for role in roles:
+        if role not in known:
+            raise RequestError(f"unknown part {role!r}: one of {', '.join(known)}")
+
+
+def encode(studio: Studio, wav: Tensor, rate: int, frames: int) -> Tensor:
+    """wav [C, T] at ``rate`` -> codes [K, frames], as the model hears it."""
+    codec = studio.codec
+    mono = audio.resample(wav.mean(0, keepdim=True), rate, codec.rate)
+    mono = torch.nn.functional.pad(mono, (0, max(0, frames * codec.hop - mono.shape[-1])))
+    codes: Tensor = codec.encode(mono.expand(codec.channels, -1)[None], books=studio.lm.config.books)[0]
+    return codes[:, :frames]
+
+
+def _stems(given: Audio | Mapping[str, Audio], separator: str | Separator) -> tuple[dict[str, Tensor], int]:
+    if isinstance(given, Audio):
+        from .separation.registry import separate
+
+        _check_sound(given.wav.float(), given.rate)
+        found = separate(given, model=separator)
+        made: dict[str, Tensor] = {}
+        for name, wav in found.items():
+            role = name if name in ROLES else _CALLED.get(name, "other")
+            made[role] = made[role] + wav if role in made else wav
+        return {**made, "residual": found.residual}, given.rate
+    if not given:
+        raise ValueError("no stems are given: give at least one, or the whole mix")
+    for role in given:
+        if role not in ROLES or role == "mix":
+            raise RequestError(f"unknown stem {role!r}: one of {', '.join(ROLES[1:])}")
+    rate = next(iter(given.values())).rate
+    wavs = {role: audio.resample(one.wav.float(), one.rate, rate) for role, one in given.items()}
+    channels = max(wav.shape[0] for wav in wavs.values())
+    length = max(wav.shape[-1] for wav in wavs.values())
+    return {
+        role: torch.nn.functional.pad(audio.to_channels(wav, channels), (0, length - wav.shape[-1]))
+        for role, wav in wavs.items()
+    }, rate
+
+
+def _present(stems: Mapping[str, Tensor], whole: Tensor) -> dict[str, Tensor]:
+    """Stems that are there, by role."""
+    floor = float(whole.square().sum()) * 10 ** (ABSENT / 10)
+    return {role: wav for role, wav in stems.items() if role in ROLES and float(wav.square().sum()) > floor}
+
+
+def _check_sound(wav: Tensor, rate: int) -> None:
+    seconds = wav.shape[-1] / rate
+    if not SHORTEST <= seconds <= DURATION_LIMITS[1]:
+        raise ValueError(f"the given music lasts {seconds:.2f} s: give {SHORTEST:g} to {DURATION_LIMITS[1]:g} s")
+    if not bool(torch.isfinite(wav).all()):
+        raise ValueError("the given music holds values that are not numbers: export it again")
+    if float(wav.abs().max()) < 1e-4:
+        raise ValueError("the given music is silent: there is nothing to fit")
+
+
+def _plan(whole: Tensor, rate: int, request: Request) -> tuple[Plan, Condition, list[str]]:
+    """What is followed: what was said, except for tempo and key, which are heard where they can be."""
+    plan = resolve_continuation(replace(request, chords=()))
+    notes = list(plan.notes)
+    if request.chords:
+        notes.append("chords are heard in the given music: those asked for are not followed")
+    beat, key = listen.beat(whole, rate), listen.key(whole, rate)
+    if beat is not None and plan.tempo is not None and _same(beat.tempo, plan.tempo):
+        # the same beat, counted as the person counts it
+        beat = listen.beat(whole, rate, _nearest(beat.tempo, plan.tempo))
+    if beat is not None and beat.strength >= _STEADY:
+        if plan.tempo is not None and not _same(beat.tempo, plan.tempo):
+            notes.append(f"the given music has {beat.tempo:.0f} BPM: {plan.tempo:g} is not followed")
+        plan = replace(plan, tempo=float(beat.tempo))
+    else:
+        beat = None if plan.tempo is None else listen.beat(whole, rate, plan.tempo)
+    if key is not None and key.margin >= _CLEAR:
+        if plan.key is not None and plan.key != key.name:
+            notes.append(f"the given music is in {key.name}: {plan.key} is not followed")
+        plan = replace(plan, key=key.name)
+    return plan, plan.condition(beat_offset=0.0 if beat is None else beat.offset), notes
+
+
+def _nearest(heard: float, wished: float) -> float:
+    """What was heard, at the multiple of it that is nearest to what was wished for."""
+    return min((heard * level for level in (0.5, 1.0, 2.0)), key=lambda tempo: abs(math.log(tempo / wished)))
+
+
+def _same(heard: float, wished: float) -> bool:
+    """Whether two tempi are one, or twice or half of each other, within 4 %."""
+    return abs(_nearest(heard, wished) / wished - 1) < 0.04
+
+
+def _sound(studio: Studio, codes: Tensor, rate: int, shape: torch.Size) -> Tensor:
+    """Codes [K, F] -> a stem of ``shape`` [C, T] at ``rate``."""
+    wav = audio.resample(decode(studio.codec, codes).mean(0, keepdim=True), studio.codec.rate, rate)[:, : shape[-1]]
+    wav = torch.nn.functional.pad(torch.nan_to_num(wav), (0, shape[-1] - wav.shape[-1]))
+    return fade(wav, rate, *FADES).expand(shape[0], -1).clone()
+
+
+def _place(role: str) -> int:
+    return _ORDER.index(role) if role in _ORDER else len(_ORDER)
+
+
+def _seed(seed: int, number: int) -> int:
+    return (seed ^ (number * 0x9E3779B97F4A7C15)) & _WORD
+
+
+def _after(progress: Progress, done: int, total: int) -> Progress:
+    return lambda now, _: progress(done + now, total)
