@@ -1,4 +1,4 @@
-"""``descant selfcheck`` and ``descant convert``: MusicGen models proved against the library, and taken over."""
+"""``descant selfcheck`` and ``descant convert``: models of other projects proved against them, and taken over."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ agrees, 1 when something does not. Memory: twice the model.
 _CONVERT = """examples:
   descant convert state_dict.bin --text-encoder ./t5-base --codec compression_state_dict.bin -o ./musicgen-small
   descant convert state_dict.bin --text-encoder ./t5-base --codec facebook/encodec_32khz -o ./musicgen-small
+  descant convert model_bs_roformer.ckpt --half -o ./vocals
 
 Reads a checkpoint that AudioCraft exported (tensors and text only: a pickle of anything else is refused) and writes a
 folder in the transformers library's format, which 'descant generate --model' takes. AudioCraft's files lack the text
 encoder: name the folder of the T5 model it was trained with, with its tokenizer.
+
+Without --text-encoder and --codec: a separator's checkpoint, with its settings beside it (model.ckpt, model.yaml), as
+'descant separate --model' takes it, becomes a folder that loads faster, needs no settings and holds no pickle.
 """
 
 
@@ -45,15 +49,16 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     check.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
     check.set_defaults(run=run_selfcheck)
     take = commands.add_parser(
-        "convert", help="take over a MusicGen checkpoint of AudioCraft", epilog=_CONVERT, formatter_class=raw,
-        allow_abbrev=False,
+        "convert", help="take over a checkpoint: AudioCraft's MusicGen, a RoFormer separator", epilog=_CONVERT,
+        formatter_class=raw, allow_abbrev=False,
     )  # fmt: skip
-    take.add_argument("checkpoint", metavar="FILE", help="state_dict.bin, as AudioCraft exports it")
-    take.add_argument("--text-encoder", required=True, metavar="DIR", help="the T5 model's folder")
+    take.add_argument("checkpoint", metavar="FILE", help="state_dict.bin, as AudioCraft exports it; a separator")
+    take.add_argument("--text-encoder", metavar="DIR", help="MusicGen: the T5 model's folder")
     take.add_argument(
-        "--codec", required=True, metavar="MODEL", help="compression_state_dict.bin, an EnCodec folder, or a hub id"
+        "--codec", metavar="MODEL", help="MusicGen: compression_state_dict.bin, an EnCodec folder, or a hub id"
     )
     take.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write")
+    take.add_argument("--half", action="store_true", help="separators: store float16")
     take.add_argument("--json", action="store_true", help="a report on standard output")
     take.add_argument("--quiet", action="store_true", help="no summary")
     take.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
@@ -109,12 +114,20 @@ def run_selfcheck(args: argparse.Namespace) -> None:
 
 def run_convert(args: argparse.Namespace) -> None:
     """``descant convert``."""
+    if not Path(args.checkpoint).exists():
+        raise FileNotFoundError(f"there is no {args.checkpoint}")
+    if args.text_encoder is None and args.codec is None:
+        _convert_separator(args)
+        return
+    if args.text_encoder is None or args.codec is None or args.half:
+        from .request import RequestError
+
+        raise RequestError("a MusicGen checkpoint needs --text-encoder and --codec, and is stored as it is")
     from ..codec import pretrained as codec_files
     from ..lm import audiocraft
 
-    for name in (args.checkpoint, args.text_encoder):
-        if not Path(name).exists():
-            raise FileNotFoundError(f"there is no {name}")
+    if not Path(args.text_encoder).exists():
+        raise FileNotFoundError(f"there is no {args.text_encoder}")
     with tempfile.TemporaryDirectory(prefix="descant-") as folder:
         codec_files.load(args.codec).save(folder, format="transformers")
         model = audiocraft.convert(args.checkpoint, args.output, args.text_encoder, folder)
@@ -123,3 +136,25 @@ def run_convert(args: argparse.Namespace) -> None:
         print(json.dumps({"folder": args.output, "kind": kind, "parameters": model.config.parameters}, indent=2))
     elif not args.quiet:
         print(f"{args.output}: a {kind} model of {model.config.parameters / 1e6:.1f} M weights", file=sys.stderr)
+
+
+def _convert_separator(args: argparse.Namespace) -> None:
+    from .separation import pretrained
+    from .separation.registry import get
+
+    try:
+        method: Any = get(Path(args.checkpoint))
+    except ValueError as error:
+        hint = "; MusicGen's also need --text-encoder and --codec" if " is no checkpoint of " in str(error) else ""
+        raise ValueError(f"{error}{hint}") from None
+    if not hasattr(method, "network"):
+        raise ValueError(f"{args.checkpoint}: only {', '.join(pretrained.NETWORKS)} networks are taken over")
+    pretrained.save(method.network, args.output, args.half, about={"source": Path(args.checkpoint).name})
+    weights = sum(value.numel() for value in method.network.parameters())
+    if args.json:
+        print(json.dumps({"folder": args.output, "stems": method.stems, "parameters": weights}, indent=2))
+    elif not args.quiet:
+        print(
+            f"{args.output}: a separator of {weights / 1e6:.1f} M weights into {', '.join(method.stems)}",
+            file=sys.stderr,
+        )

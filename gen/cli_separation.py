@@ -91,7 +91,7 @@ def add_bench(kinds: _Commands[Any]) -> None:
     one.add_argument("--model", nargs="+", default=[], metavar="NAME", help="separators (default: all there are)")
     one.add_argument("--songs", type=int, metavar="N", help="the first N songs")
     one.add_argument("--real", metavar="DIR", help="recordings with their stems, one folder a song")
-    one.add_argument("--limits", action="store_true", help="also measure memory (minutes) and what separators promise")
+    one.add_argument("--limits", action="store_true", help="also memory, promises, the cost of RoFormers (minutes)")
     one.add_argument("-o", "--out", metavar="DIR", help="folder for the report")
     one.add_argument("--json", action="store_true", help="the report as JSON on standard output")
     one.add_argument("--quiet", action="store_true", help="no progress, no summary")

@@ -22,7 +22,7 @@ from ..eval import oracles
 from ..eval.separation import BssSettings, median, utterance_sdr, windowed_sdr
 from ..gen.separation.contract import Separator
 from ..gen.separation.registry import REGISTRY, get
-from . import bench_real_stems, bench_separation_limits, bench_separation_page
+from . import bench_real_stems, bench_roformer, bench_separation_limits, bench_separation_page
 from .stems_data import StemCorpus
 
 #: Separators that are scored on recordings, too: a method of each kind.
@@ -44,8 +44,8 @@ def report(
     """Score the mixture, separators and oracles on the songs of a packed corpus.
 
     models: names or folders of separators (none: every one that is registered). songs: the first so many. real: a
-    folder of recordings with their stems (see :mod:`descant.recipes.bench_real_stems`). limits: measure memory and
-    promises, too. Raises ValueError for models that do not exist, and when the corpus is empty.
+    folder of recordings with their stems (see :mod:`descant.recipes.bench_real_stems`). limits: measure memory,
+    promises and the cost of RoFormers, too. Raises ValueError for models that do not exist, or an empty corpus.
     """
     corpus = StemCorpus(data)
     count = min(songs or len(corpus), len(corpus))
@@ -67,6 +67,7 @@ def report(
         "hours": round(sum(corpus.lengths[:count]) / corpus.rate / 3600, 3), "stems": list(corpus.stems),
         "fonts": sorted(set(corpus.fonts[:count])), "oracle_window": oracles.OracleSettings().window, "rows": rows,
         "real": on_real, "limits": bench_separation_limits.report() if limits else None,
+        "roformer": bench_roformer.report() if limits else None,
     }  # fmt: skip
 
 
@@ -122,6 +123,8 @@ def page(found: Mapping[str, Any]) -> str:
         lines += bench_real_stems.section(found["real"])
     if found.get("limits"):
         lines += bench_separation_limits.section(found["limits"])
+    if found.get("roformer"):
+        lines += bench_roformer.section(found["roformer"])
     return "\n".join(lines) + "\n"
 
 

@@ -43,8 +43,8 @@ INSIDE = {
     "eval": {"av", "huggingface_hub", "laion_clap", "librosa", "onnxruntime", "scipy", "soundfile", "tqdm",
              "transformers", "visqol"},
     "gen": {"demucs", "huggingface_hub", "sentencepiece", "tqdm", "yaml"},
-    "recipes": {"accelerate", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy", "tensorboard",
-                "tinysoundfont", "transformers", "visqol"},
+    "recipes": {"accelerate", "bs_roformer", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy",
+                "tensorboard", "tinysoundfont", "transformers", "visqol"},
 }  # fmt: skip
 
 

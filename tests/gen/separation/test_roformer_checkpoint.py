@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from descant.codec.audio import Audio, write
+from descant.gen.cli import main
 from descant.gen.separation import pretrained
 from descant.gen.separation.registry import get, separate
 from descant.gen.separation.roformer_checkpoint import build, convert, read
@@ -114,6 +116,22 @@ def test_a_converted_checkpoint_needs_nothing_beside_it(tmp_path: Path) -> None:
     assert pretrained.load(folder)[1] == {"source": "model.ckpt"}
     small = convert(path, tmp_path / "small", half=True)
     assert (small / "model.safetensors").stat().st_size < 0.7 * (folder / "model.safetensors").stat().st_size
+
+
+def test_the_command_line_takes_checkpoints_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(tmp_path, state())
+    assert main(["convert", str(path), "--half", "--json", "-o", str(tmp_path / "folder")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["stems"] == ["vocals", "other"] and told["parameters"] > 1000
+    write(tmp_path / "song.wav", Audio(sound(0.5, 16000), 16000))
+    for model in (path, tmp_path / "folder"):
+        out = tmp_path / "stems" / model.name
+        assert main(["separate", str(tmp_path / "song.wav"), "--model", str(model), "--quiet", "-o", str(out)]) == 0
+        assert sorted(file.name for file in (out / "song").iterdir()) == ["other.flac", "vocals.flac"]
+    assert main(["convert", str(path), "--codec", "x", "-o", str(tmp_path / "folder")]) == 2
+    path.with_suffix(".yaml").unlink()
+    assert main(["convert", str(path), "-o", str(tmp_path / "again")]) == 1
+    assert "needs its settings" in capsys.readouterr().err and not (tmp_path / "again").exists()
 
 
 def test_biases_of_attention_count(tmp_path: Path) -> None:
