@@ -44,7 +44,8 @@ def write_shard(folder: Path, key: str, arrays: Mapping[str, np.ndarray], record
 
     path = shard_path(folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"format": FORMAT, "record": json.dumps(dict(record), sort_keys=True)}
+    # one entry: the format keeps no order among several, and equal songs shall give equal bytes
+    about = {"descant": json.dumps({"format": FORMAT, "record": dict(record)}, sort_keys=True)}
     data = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, about)
     with whole_file(path) as part:
         part.write_bytes(data)
@@ -57,8 +58,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
     try:
         with safe_open(str(path), "np") as file:
-            about = file.metadata() or {}
-            record = json.loads(about["record"]) if about.get("format") == FORMAT else None
+            about = json.loads((file.metadata() or {})["descant"])
+            record = about["record"] if about["format"] == FORMAT else None
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     return record if isinstance(record, dict) else None

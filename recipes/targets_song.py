@@ -30,8 +30,8 @@ UNDER = -40.0
 LEAST = 0.5
 #: Seconds over which a stem's level is taken, and the mix's.
 _NEAR, _AROUND = 0.2, 1.0
-#: Seconds within which the first voice that plays has the tune.
-_TURN = 2.0
+#: A voice that plays this share of the song carries its tune; if it plays less, the next one does.
+SINGING = 0.1
 #: A frame of the melody that MusicGen would name and that nobody plays.
 SILENT = 16
 
@@ -67,8 +67,7 @@ class _Song:
         self.energy: list[Tensor] = []
         self.tail = torch.zeros(1 + len(roles), 0)
         self.leak = LeakMeter(len(roles), self.rate)
-        self.voices = [place for role in TUNE for place, name in enumerate(self.roles) if name == role]
-        self.voices = [[place] for place in self.voices]
+        self.voices = [[place] for role in TUNE for place, name in enumerate(self.roles) if name == role]
         rest = [place for place in pitched(self.roles) if [place] not in self.voices]
         self.voices += [rest] if rest else []
         # the last is the mix, for a recording of a single line
@@ -145,22 +144,15 @@ class _Song:
         return Made(arrays, record | {"leak_db": _worst(arrays["leak"], single)})
 
     def _tune(self, playing: np.ndarray, single: bool, frames: int) -> np.ndarray:
-        """Hundredths of a semitone, 0 in rests, int16 [F]: of the first voice that plays around."""
+        """Hundredths of a semitone, 0 in rests, int16 [F]: of the first voice that plays enough of the song."""
         lines = [torch.cat(found)[:frames].numpy() for found in self.tuned]
-        voices: list[list[int]] = [[], *self.voices]
-        if single:
-            sounding = pitched(self.roles)
-            only = any(playing[1 + place].any() for place in sounding)
-            chosen = lines[-1] if only else np.full(frames, np.nan, np.float32)
-        else:
-            chosen, near = np.full(frames, np.nan, np.float32), round(_TURN * self.codec.frame_rate)
-            free = np.ones(frames, dtype=bool)
-            for voice, line in zip(voices[1:], lines, strict=False):
-                own = playing[[1 + place for place in voice]].any(0)
-                turn = free & (_around(own.astype(np.float64), 2 * near + 1) > 0)
-                chosen[turn] = np.where(own, line, np.nan)[turn]
-                free &= ~turn
-        return np.where(np.isnan(chosen), 0, np.rint(np.nan_to_num(chosen) * 100)).astype(np.int16)
+        tune = np.full(frames, np.nan, np.float32)
+        for voice, line in zip(self.voices, lines, strict=False):
+            own = playing[[1 + place for place in voice]].any(0)
+            if own.mean() >= SINGING:
+                tune = np.where(own, lines[-1] if single else line, np.nan)
+                break
+        return np.where(np.isnan(tune), 0, np.rint(np.nan_to_num(tune) * 100)).astype(np.int16)
 
     def _classes(self) -> np.ndarray:
         """MusicGen's pitch classes uint8, with :data:`SILENT` added where what they are taken from does not sound."""
