@@ -161,7 +161,8 @@ def _add_train(commands: _Commands[Any]) -> None:
     codecs = "tiny, tiny-stereo, hifi48, hifi48-small, musicgen32, encodec24, dac44, nano"
     names = {
         "codec": codecs, "lm": "embedded, base, small, nano", "judge": "small, nano",
-        "separator": "embedded, embedded-causal, conv-tasnet, conv-tasnet-causal, conv-tasnet-mixit, mask-unet, nano",
+        "separator": "embedded, embedded-causal, conv-tasnet, conv-tasnet-causal, conv-tasnet-mixit, mask-unet,"
+        " sms-experiment, nano",
     }  # fmt: skip
     for name, recipes in names.items():
         one = _command(models, name, f"recipes: {recipes}", _TRAIN)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ..gen.separation import pretrained
 from ..gen.separation.network import estimate
+from ..gen.separation.sms_network import SmsConfig
 from .loop import cosine, learned, run
 from .optimiser import optimisers
 from .separator_config import NAMES, SeparatorRecipe, recipe
-from .separator_data import Mixtures
+from .separator_data import Mixtures, fits, grouped
 from .separator_losses import matched, terms
 from .separator_scores import score
 from .separator_teacher import Teacher
@@ -37,7 +38,7 @@ class SeparatorTask:
         self.device = self.world.device
         self.share = self.world.share(config.batch)
         for corpus in (data, dev):
-            _fits(config, corpus)
+            fits(config, corpus)
         self.network = network(config)
         if config.init:
             start, _ = pretrained.load(config.init)
@@ -62,17 +63,23 @@ class SeparatorTask:
         c = self.config
         length = crop(c)
         made = self.data.draw(step, c.batch, length, c.seed, c.mixing)[self.share]
+        if isinstance(self.data, StemCorpus):
+            made = grouped(c, made, self.data.stems)
         if c.network.channels == 1:
             made = made.mean(2, keepdim=True)
         return made.to(self.device)
 
+    def parts(self, target: Tensor, step: int) -> dict[str, tuple[float, Tensor]]:
+        """Losses of a batch [B, N, C, T]: name -> (weight, scalar)."""
+        c = self.config
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
+            made = estimate(self.network, target.sum(1))
+        return terms(c, *matched(made, target, c.loss), step)
+
     def step(self, step: int, ema: Mapping[str, Tensor]) -> dict[str, float]:
         """One update."""
         c = self.config
-        target = self.batch(step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
-            made = estimate(self.network, target.sum(1))
-        parts = terms(c, *matched(made, target, c.loss), step)
+        parts = self.parts(self.batch(step), step)
         if self.teacher is not None:
             parts["unlabelled"] = self.teacher.loss(self.network, step, self.world)
         total = sum((weight * loss for weight, loss in parts.values()), torch.zeros((), device=self.device))
@@ -117,11 +124,20 @@ def train(config: SeparatorRecipe, data: str, dev: str, out: str, stop: int | No
     the exported separator (averaged weights, float16).
     """
     world = World.join(config.device)
-    task = SeparatorTask(config, opened(config, data), opened(config, dev), world)
+    task = task_of(config)(config, opened(config, data), opened(config, dev), world)
     run(task, config, out, stop, quiet, world)
     folder = export(config, out) if world.rank == 0 else Path(out) / "export"
     world.leave()
     return folder
+
+
+def task_of(config: SeparatorRecipe) -> type[SeparatorTask]:
+    """The task of a recipe: most networks share one."""
+    if isinstance(config.network, SmsConfig):
+        from .separator_sms import SmsTask
+
+        return SmsTask
+    return SeparatorTask
 
 
 def export(config: SeparatorRecipe, folder: str | os.PathLike[str]) -> Path:
@@ -131,21 +147,6 @@ def export(config: SeparatorRecipe, folder: str | os.PathLike[str]) -> Path:
     target = Path(folder) / "export"
     pretrained.save(made, target, about={"trained_steps": step})
     return target
-
-
-def _fits(config: SeparatorRecipe, corpus: StemCorpus | Mixtures) -> None:
-    wanted = config.network
-    if isinstance(corpus, Mixtures):
-        if corpus.rate != wanted.rate:
-            raise ValueError(f"the packed music is at {corpus.rate} Hz, the network at {wanted.rate} Hz: pack it again")
-        return
-    # without names, only their number counts
-    same = len(corpus.stems) == len(wanted.stems) if config.loss == "pit" else corpus.stems == wanted.stems
-    if corpus.rate != wanted.rate or not same:
-        raise ValueError(
-            f"the packed stems are {', '.join(corpus.stems)} at {corpus.rate} Hz, the network makes "
-            f"{', '.join(wanted.stems)} at {wanted.rate} Hz: pack them again"
-        )
 
 
 def _optimisers(config: SeparatorRecipe, model: nn.Module) -> dict[str, torch.optim.Optimizer]:

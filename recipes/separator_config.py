@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from ..gen.separation.bandsplit import BandSplitConfig
 from ..gen.separation.convtasnet import ConvTasNetConfig
+from ..gen.separation.sms_network import SmsConfig
 from ..gen.separation.unet import MaskUNetConfig
 from .loop import LoopConfig
 from .stems_data import Mixing
 
 NAMES: tuple[str, ...] = (
-    "embedded", "embedded-causal", "conv-tasnet", "conv-tasnet-causal", "conv-tasnet-mixit", "mask-unet", "nano",
+    "embedded", "embedded-causal", "conv-tasnet", "conv-tasnet-causal", "conv-tasnet-mixit", "mask-unet",
+    "sms-experiment", "nano",
 )  # fmt: skip
 #: What a network's outputs are compared with.
 LOSSES: tuple[str, ...] = ("named", "pit", "mixit")
@@ -44,7 +46,7 @@ class Unlabelled:
 class SeparatorRecipe(LoopConfig):
     """A run: the loop's settings, the network, the data and what counts."""
 
-    network: BandSplitConfig | ConvTasNetConfig | MaskUNetConfig = field(default_factory=BandSplitConfig)
+    network: BandSplitConfig | ConvTasNetConfig | MaskUNetConfig | SmsConfig = field(default_factory=BandSplitConfig)
     mixing: Mixing = field(default_factory=Mixing)
     loss: str = "named"
     """``named``: output n is stem n. ``pit``: the outputs have no names, the best order counts. ``mixit``: there are no
@@ -82,6 +84,8 @@ class SeparatorRecipe(LoopConfig):
         most = {"named": len(self.network.stems), "pit": 8, "mixit": 10}[self.loss]
         if len(self.network.stems) > most:
             raise ValueError(f"{len(self.network.stems)} stems are too many for loss={self.loss}: at most {most}")
+        if isinstance(self.network, SmsConfig) and (self.loss != "named" or self.unlabelled.data):
+            raise ValueError("the experiment knows neither loss=pit, loss=mixit nor unlabelled.data: leave them out")
         if self.unlabelled.data and self.loss == "mixit":
             raise ValueError("loss=mixit learns from music without stems already: leave unlabelled.data out")
 
@@ -100,6 +104,10 @@ def recipe(name: str) -> SeparatorRecipe:
         return replace(recipe("conv-tasnet"), network=ConvTasNetConfig(stems=parts), loss="mixit")
     if name == "mask-unet":
         return replace(recipe("embedded"), lr=1e-3, network=MaskUNetConfig())
+    if name == "sms-experiment":
+        # the losses are its own: spectral_weight is the multi-scale distance's, level_weight that of the pitch
+        return replace(recipe("embedded"), lr=1e-3, network=SmsConfig(), waveform_weight=0.0, spectral_weight=1.0,
+                       level_weight=0.3)  # fmt: skip
     if name == "nano":
         tiny = BandSplitConfig(
             rate=8000, window=512, hop=128, bands=8, width=8, hidden=16, mixed=16, reach=(1, 2), mixed_reach=(2,)

@@ -1,9 +1,10 @@
-"""Music without stems for training a separator: packed audio, or packed stems of which only the sums are used."""
+"""What a separator is trained on: packed stems as its network names them, or music without stems."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from .automix_sound import resize
 from .corpus import Corpus
 from .loop import stream
+from .separator_config import SeparatorRecipe
 from .stems_data import GRAIN, Mixing, StemCorpus
 
 #: Kinds of packed audio that are whole mixes.
@@ -77,3 +79,40 @@ class Mixtures:
             wav = wav * 10 ** (mixing.gain_db * (2 * gain - 1) / 20) * (1.0 if flip < 0.5 else -1.0)
             parts.append(wav.flip(0) if swap < 0.5 else wav)
         return torch.stack(parts)
+
+
+def fits(config: SeparatorRecipe, corpus: StemCorpus | Mixtures) -> None:
+    """Raise ValueError unless the recipe's network can be trained on the packed music."""
+    wanted = config.network
+    if corpus.rate != wanted.rate:
+        have = "music is" if isinstance(corpus, Mixtures) else f"stems are {', '.join(corpus.stems)}"
+        raise ValueError(f"the packed {have} at {corpus.rate} Hz, the network is at {wanted.rate} Hz: pack it again")
+    if isinstance(corpus, Mixtures):
+        return
+    # without names, only their number counts
+    if config.loss == "pit" and len(corpus.stems) == len(wanted.stems):
+        return
+    if config.loss == "pit" or grouping(corpus.stems, wanted.stems) is None:
+        raise ValueError(
+            f"the packed stems are {', '.join(corpus.stems)}, the network makes {', '.join(wanted.stems)}: pack them "
+            "again, or set network.stems; its last one takes what has no place of its own"
+        )
+
+
+def grouping(have: Sequence[str], wanted: Sequence[str]) -> list[list[int]] | None:
+    """Which of the stems ``have`` make each of ``wanted``: those of its name, and for the last one all the others.
+
+    None where a name is missing, or nothing is left for the last.
+    """
+    if not set(wanted[:-1]) <= set(have):
+        return None
+    rest = [number for number, name in enumerate(have) if name not in wanted[:-1]]
+    return [*([have.index(name)] for name in wanted[:-1]), rest] if rest else None
+
+
+def grouped(config: SeparatorRecipe, stems: Tensor, have: Sequence[str]) -> Tensor:
+    """Stems [.., N, C, T] called ``have`` as those of the recipe's network, [.., M, C, T]."""
+    rows = None if config.loss == "pit" else grouping(have, config.network.stems)
+    if rows is None or rows == [[number] for number in range(len(have))]:
+        return stems
+    return torch.stack([stems[..., row, :, :].sum(-3) for row in rows], -3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ..eval.separation import utterance_sdr
 from ..gen.separation.network import estimate
 from .separator_config import SeparatorRecipe
-from .separator_data import Mixtures
+from .separator_data import Mixtures, grouped
 from .separator_losses import matched
 from .stems_data import Mixing, StemCorpus
 
@@ -29,18 +30,24 @@ def score(
     if isinstance(dev, Mixtures):
         return {"sdr": _mixtures(config, model, dev, device)}
     rows: list[Tensor] = []
-    for song in range(min(len(dev), config.dev_items)):
-        stems = dev.song(song).to(device)
-        if config.network.channels == 1:
-            stems = stems.mean(1, keepdim=True)
+    for stems in held_out(config, dev, device):
         made = _made(config, model, stems.sum(0)[None])
         found, _ = matched(made, stems[None], config.loss)
         rows.append(_scores(stems, found[0]))
     scores = torch.stack(rows).nanmean(0).tolist()
     named = config.loss == "named"
-    figures = {f"sdr_{name}": value for name, value in zip(dev.stems, scores, strict=True)} if named else {}
+    figures = {f"sdr_{name}": value for name, value in zip(config.network.stems, scores, strict=True)} if named else {}
     known = [value for value in scores if not math.isnan(value)]
     return {"sdr": sum(known) / max(1, len(known)), **figures}
+
+
+def held_out(config: SeparatorRecipe, dev: StemCorpus | Mixtures, device: torch.device) -> Iterator[Tensor]:
+    """Stems [N, C, T] of the held-out songs, as the network names them."""
+    if isinstance(dev, Mixtures):
+        raise ValueError("held-out songs without stems cannot be scored stem by stem: pack stems for --dev")
+    for song in range(min(len(dev), config.dev_items)):
+        stems = grouped(config, dev.song(song), dev.stems).to(device)
+        yield stems.mean(1, keepdim=True) if config.network.channels == 1 else stems
 
 
 def _mixtures(config: SeparatorRecipe, model: nn.Module, dev: Mixtures, device: torch.device) -> float:

@@ -40,6 +40,13 @@ def _convtasnet() -> Kind:
     return Kind(ConvTasNet, ConvTasNetConfig, NetworkSeparator)
 
 
+def _sms() -> Kind:
+    from .network import NetworkSeparator
+    from .sms_network import SmsConfig, SmsNetwork
+
+    return Kind(SmsNetwork, SmsConfig, NetworkSeparator)
+
+
 def _unet() -> Kind:
     from .network import NetworkSeparator
     from .unet import MaskUNet, MaskUNetConfig
@@ -57,7 +64,7 @@ def _roformer() -> Kind:
 #: What ``network`` in a config.json may say -> its kind. A new network is one more row; it keeps its settings in
 #: ``.config``.
 NETWORKS: dict[str, Callable[[], Kind]] = {
-    "bandsplit": _bandsplit, "convtasnet": _convtasnet, "unet": _unet, "roformer": _roformer,
+    "bandsplit": _bandsplit, "convtasnet": _convtasnet, "sms": _sms, "unet": _unet, "roformer": _roformer,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from descant.gen.separation.convtasnet import ConvTasNet, ConvTasNetConfig
 from descant.gen.separation.network import NetworkSeparator
 from descant.gen.separation.registry import EMBEDDED, REGISTRY
 from descant.gen.separation.roformer_separator import RoformerSeparator
+from descant.gen.separation.sms_network import SmsConfig, SmsNetwork
 from descant.gen.separation.unet import MaskUNet, MaskUNetConfig
 
 from . import roformer_made
@@ -54,6 +55,14 @@ def unet(seed: int = 0, **changes: object) -> MaskUNet:
     }  # fmt: skip
     torch.manual_seed(seed)
     return MaskUNet(MaskUNetConfig(**{**sizes, **changes})).eval()  # type: ignore[arg-type]
+
+
+def sms(seed: int = 0, **changes: object) -> SmsNetwork:
+    sizes: dict[str, object] = {
+        "rate": 16000, "window": 1024, "hop": 256, "width": 12, "reach": (1, 2), "harmonics": 8, "bands": 9,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    return SmsNetwork(SmsConfig(**{**sizes, **changes})).eval()  # type: ignore[arg-type]
 
 
 class Filters(nn.Module):
@@ -99,6 +108,7 @@ SEPARATORS: dict[str, Callable[[], Separator]] = {
     "bandsplit-mono": lambda: BandSplitSeparator(network(channels=1), SMALL),
     "convtasnet": lambda: NetworkSeparator(convtasnet(), SMALL),
     "convtasnet-causal-mono": lambda: NetworkSeparator(convtasnet(causal=True, channels=1, consistent=False), SMALL),
+    "sms": lambda: NetworkSeparator(sms(), SMALL),
     "unet": lambda: NetworkSeparator(unet(), SMALL),
     "unet-sigmoid-mono": lambda: NetworkSeparator(unet(mask="sigmoid", channels=1), SMALL),
     "roformer": lambda: RoformerSeparator(roformer_made.network(), SMALL),
