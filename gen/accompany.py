@@ -19,24 +19,18 @@ from torch import Tensor
 
 from ..codec import audio
 from ..codec.audio import Audio
-from ..lm.condition import ROLES, Condition
+from ..lm.condition import ROLES
 from ..lm.sample import sample
-from . import listen
+from . import fit
 from .generate import FADES, Progress, decode, fade
-from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve_continuation
+from .request import Plan, Request, RequestError
 
 if TYPE_CHECKING:
     from .load import Studio
     from .separation.contract import Separator
 
-#: Shortest music that can be accompanied, s.
-SHORTEST = 1.0
-#: Loudness of the music the models were trained on, LUFS: what is heard is brought there, what is played brought back.
-TRAINED = -20.0
 #: A stem quieter than this, dB of the whole, is not there.
 ABSENT = -45.0
-#: A beat or a key that is heard less clearly is not told.
-_STEADY, _CLEAR = 0.05, 0.02
 _WORD = (1 << 63) - 1
 #: Stems of separators that have another name here; all others without a role are ``other``.
 _CALLED = {"piano": "keys", "percussive": "drums", "foreground": "lead", "melody": "lead"}
@@ -83,17 +77,16 @@ def accompany(
     request = (request or Request()).seeded()
     stems, rate = _stems(given, separator)
     whole = torch.stack(list(stems.values())).sum(0)
-    _check_sound(whole, rate)
-    plan, told, notes = _plan(whole, rate, request)
-    codec, books = studio.codec, studio.lm.config.books
-    loudness = audio.loudness(whole, rate)
-    boost = 1.0 if math.isinf(loudness) else 10 ** (max(-40.0, min(60.0, TRAINED - loudness)) / 20)
+    fit.check_sound(whole, rate)
+    plan, offset, notes = fit.heard(whole, rate, request)
+    told = plan.condition(beat_offset=offset)
+    codec, books, boost = studio.codec, studio.lm.config.books, fit.boost(whole, rate)
     frames = math.ceil(whole.shape[-1] / rate * codec.frame_rate - 1e-9)
     settings = request.sampling
     added: dict[str, Tensor] = {}
     codes: dict[str, Tensor] = {}
     with studio.at_work():
-        heard = {role: encode(studio, wav * boost, rate, frames) for role, wav in _present(stems, whole).items()}
+        heard = {role: fit.encode(studio, wav * boost, rate, frames) for role, wav in _present(stems, whole).items()}
         if not heard:
             notes.append("what is given has no part that could be heard by itself: only its tempo and key are followed")
         for number, role in enumerate(sorted(add, key=_place)):
@@ -126,20 +119,11 @@ def check(studio: Studio, roles: Sequence[str]) -> None:
             raise RequestError(f"unknown part {role!r}: one of {', '.join(known)}")
 
 
-def encode(studio: Studio, wav: Tensor, rate: int, frames: int) -> Tensor:
-    """wav [C, T] at ``rate`` -> codes [K, frames], as the model hears it."""
-    codec = studio.codec
-    mono = audio.resample(wav.mean(0, keepdim=True), rate, codec.rate)
-    mono = torch.nn.functional.pad(mono, (0, max(0, frames * codec.hop - mono.shape[-1])))
-    codes: Tensor = codec.encode(mono.expand(codec.channels, -1)[None], books=studio.lm.config.books)[0]
-    return codes[:, :frames]
-
-
 def _stems(given: Audio | Mapping[str, Audio], separator: str | Separator) -> tuple[dict[str, Tensor], int]:
     if isinstance(given, Audio):
         from .separation.registry import separate
 
-        _check_sound(given.wav.float(), given.rate)
+        fit.check_sound(given.wav.float(), given.rate)
         found = separate(given, model=separator)
         made: dict[str, Tensor] = {}
         for name, wav in found.items():
@@ -165,49 +149,6 @@ def _present(stems: Mapping[str, Tensor], whole: Tensor) -> dict[str, Tensor]:
     """Stems that are there, by role."""
     floor = float(whole.square().sum()) * 10 ** (ABSENT / 10)
     return {role: wav for role, wav in stems.items() if role in ROLES and float(wav.square().sum()) > floor}
-
-
-def _check_sound(wav: Tensor, rate: int) -> None:
-    seconds = wav.shape[-1] / rate
-    if not SHORTEST <= seconds <= DURATION_LIMITS[1]:
-        raise ValueError(f"the given music lasts {seconds:.2f} s: give {SHORTEST:g} to {DURATION_LIMITS[1]:g} s")
-    if not bool(torch.isfinite(wav).all()):
-        raise ValueError("the given music holds values that are not numbers: export it again")
-    if float(wav.abs().max()) < 1e-4:
-        raise ValueError("the given music is silent: there is nothing to fit")
-
-
-def _plan(whole: Tensor, rate: int, request: Request) -> tuple[Plan, Condition, list[str]]:
-    """What is followed: what was said, except for tempo and key, which are heard where they can be."""
-    plan = resolve_continuation(replace(request, chords=()))
-    notes = list(plan.notes)
-    if request.chords:
-        notes.append("chords are heard in the given music: those asked for are not followed")
-    beat, key = listen.beat(whole, rate), listen.key(whole, rate)
-    if beat is not None and plan.tempo is not None and _same(beat.tempo, plan.tempo):
-        # the same beat, counted as the person counts it
-        beat = listen.beat(whole, rate, _nearest(beat.tempo, plan.tempo))
-    if beat is not None and beat.strength >= _STEADY:
-        if plan.tempo is not None and not _same(beat.tempo, plan.tempo):
-            notes.append(f"the given music has {beat.tempo:.0f} BPM: {plan.tempo:g} is not followed")
-        plan = replace(plan, tempo=float(beat.tempo))
-    else:
-        beat = None if plan.tempo is None else listen.beat(whole, rate, plan.tempo)
-    if key is not None and key.margin >= _CLEAR:
-        if plan.key is not None and plan.key != key.name:
-            notes.append(f"the given music is in {key.name}: {plan.key} is not followed")
-        plan = replace(plan, key=key.name)
-    return plan, plan.condition(beat_offset=0.0 if beat is None else beat.offset), notes
-
-
-def _nearest(heard: float, wished: float) -> float:
-    """What was heard, at the multiple of it that is nearest to what was wished for."""
-    return min((heard * level for level in (0.5, 1.0, 2.0)), key=lambda tempo: abs(math.log(tempo / wished)))
-
-
-def _same(heard: float, wished: float) -> bool:
-    """Whether two tempi are one, or twice or half of each other, within 4 %."""
-    return abs(_nearest(heard, wished) / wished - 1) < 0.04
 
 
 def _sound(studio: Studio, codes: Tensor, rate: int, shape: torch.Size) -> Tensor:

@@ -20,6 +20,7 @@ from ..codec.formats import rate_for
 from ..codec.sink import sound
 from ..codec.stft import mel
 from ..lm.sample import sample
+from .fit import mono as _mono
 from .generate import LOUDNESS, Music, Progress, decode, fade
 from .load import Studio
 from .request import Plan, Request, resolve_continuation
@@ -135,15 +136,6 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
 def _check_length(seconds: float) -> None:
     if seconds < SHORTEST:
         raise ValueError(f"the given music lasts {seconds:.3f} s: at least {SHORTEST} s are needed to continue it")
-
-
-def _mono(wav: Tensor) -> Tensor:
-    """[C, T] -> [1, T]; the loudest channel where the channels cancel each other."""
-    mono = wav.mean(0, keepdim=True)
-    loudest = wav.square().mean(1).argmax()
-    if float(mono.square().mean()) < 0.01 * float(wav[loudest].square().mean()):
-        return wav[loudest][None]
-    return mono
 
 
 def _encode(studio: Studio, mono: Tensor, count: int) -> Tensor:

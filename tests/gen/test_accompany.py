@@ -10,7 +10,7 @@ import torch
 
 from descant.codec.audio import Audio
 from descant.codec.model import Codec, nano
-from descant.gen import accompany as module
+from descant.gen import fit as module
 from descant.gen.accompany import accompany
 from descant.gen.load import Studio
 from descant.gen.request import Request, RequestError

@@ -1,0 +1,95 @@
+"""What verbs that work on given music share: hearing its tempo and key, its level, its tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..codec import audio
+from . import listen
+from .request import DURATION_LIMITS, Plan, Request, resolve_continuation
+
+if TYPE_CHECKING:
+    from .load import Studio
+
+#: Shortest music that is worked on, s.
+SHORTEST = 1.0
+#: Loudness of the music the models were trained on, LUFS: what is heard is brought there, what is played brought back.
+TRAINED = -20.0
+#: A beat or a key that is heard less clearly is not told.
+_STEADY, _CLEAR = 0.05, 0.02
+
+
+def mono(wav: Tensor) -> Tensor:
+    """[C, T] -> [1, T]; the loudest channel where the channels cancel each other."""
+    mono = wav.mean(0, keepdim=True)
+    loudest = wav.square().mean(1).argmax()
+    if float(mono.square().mean()) < 0.01 * float(wav[loudest].square().mean()):
+        return wav[loudest][None]
+    return mono
+
+
+def encode(studio: Studio, wav: Tensor, rate: int, frames: int) -> Tensor:
+    """wav [C, T] at ``rate`` -> codes [K, frames], as the model hears it."""
+    codec = studio.codec
+    one = audio.resample(mono(wav), rate, codec.rate)
+    one = torch.nn.functional.pad(one, (0, max(0, frames * codec.hop - one.shape[-1])))
+    codes: Tensor = codec.encode(one.expand(codec.channels, -1)[None], books=studio.lm.config.books)[0]
+    return codes[:, :frames]
+
+
+def boost(wav: Tensor, rate: int) -> float:
+    """The factor that brings wav [C, T] to the loudness the models know."""
+    loudness = audio.loudness(wav, rate)
+    return 1.0 if math.isinf(loudness) else float(10 ** (max(-40.0, min(60.0, TRAINED - loudness)) / 20))
+
+
+def check_sound(wav: Tensor, rate: int) -> None:
+    """Raise ValueError for sound [C, T] that is too short, too long, silent, or no sound."""
+    seconds = wav.shape[-1] / rate
+    if not SHORTEST <= seconds <= DURATION_LIMITS[1]:
+        raise ValueError(f"the given music lasts {seconds:.2f} s: give {SHORTEST:g} to {DURATION_LIMITS[1]:g} s")
+    if not bool(torch.isfinite(wav).all()):
+        raise ValueError("the given music holds values that are not numbers: export it again")
+    if float(wav.abs().max()) < 1e-4:
+        raise ValueError("the given music is silent: there is nothing to fit")
+
+
+def heard(whole: Tensor, rate: int, request: Request) -> tuple[Plan, float, list[str]]:
+    """What is followed: what was said, except for tempo and key, which are heard in [C, T] where they can be.
+
+    Returns the plan, seconds to the first beat, and notes on what was contradicted.
+    """
+    plan = resolve_continuation(replace(request, chords=()))
+    notes = list(plan.notes)
+    if request.chords:
+        notes.append("chords are heard in the given music: those asked for are not followed")
+    beat, key = listen.beat(whole, rate), listen.key(whole, rate)
+    if beat is not None and plan.tempo is not None and _same(beat.tempo, plan.tempo):
+        # the same beat, counted as the person counts it
+        beat = listen.beat(whole, rate, _nearest(beat.tempo, plan.tempo))
+    if beat is not None and beat.strength >= _STEADY:
+        if plan.tempo is not None and not _same(beat.tempo, plan.tempo):
+            notes.append(f"the given music has {beat.tempo:.0f} BPM: {plan.tempo:g} is not followed")
+        plan = replace(plan, tempo=float(beat.tempo))
+    else:
+        beat = None if plan.tempo is None else listen.beat(whole, rate, plan.tempo)
+    if key is not None and key.margin >= _CLEAR:
+        if plan.key is not None and plan.key != key.name:
+            notes.append(f"the given music is in {key.name}: {plan.key} is not followed")
+        plan = replace(plan, key=key.name)
+    return plan, 0.0 if beat is None else beat.offset, notes
+
+
+def _nearest(heard: float, wished: float) -> float:
+    """What was heard, at the multiple of it that is nearest to what was wished for."""
+    return min((heard * level for level in (0.5, 1.0, 2.0)), key=lambda tempo: abs(math.log(tempo / wished)))
+
+
+def _same(heard: float, wished: float) -> bool:
+    """Whether two tempi are one, or twice or half of each other, within 4 %."""
+    return abs(_nearest(heard, wished) / wished - 1) < 0.04
