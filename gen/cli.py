@@ -69,6 +69,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
 
 
+_MEMORY = "not enough memory: ask for less at once (shorter, fewer, a smaller batch), or choose a smaller model"
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = Parser(
@@ -117,9 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _fail(args.debug, f"{name}: needs the package {error.name!r}, which is not installed", 1)
     except MemoryError:
-        return _fail(args.debug, f"{name}: not enough memory", 1)
+        return _fail(args.debug, f"{name}: {_MEMORY}", 1)
     except (ValueError, OSError, RuntimeError) as error:
-        return _fail(args.debug, f"{name}: {_line(error)}", 1)
+        lacks = any(sign in str(error) for sign in ("can't allocate memory", "CUDA out of memory", "bad_alloc"))
+        return _fail(args.debug, f"{name}: {_MEMORY if lacks else _line(error)}", 1)
     except Exception as error:
         return _fail(
             args.debug, f"{name}: internal error, {type(error).__name__}: {_line(error)}; --debug shows more", 1

@@ -103,7 +103,7 @@ def load(
     place = device_of(device, precision)
     name = os.fspath(name_or_folder)
     folder = hub.fetch(name) if hub.is_id(name) else name
-    codec, lm = codec_files.load(folder), musicgen_files.load(folder)
+    lm, codec = musicgen_files.load(folder), codec_files.load(folder)
     if adapter is not None:
         lora.merge(lm, lora.load(adapter))
     return MusicGenStudio(moved_codec(codec, place), moved_musicgen(lm, place, precision), name, threads, precision)

@@ -8,8 +8,10 @@ to frames instead of text alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +19,14 @@ from torch.nn import functional as F
 
 from .attention import banded, causal, heads, rope_table, unit
 from .cache import Cache
-from .condition import ROLES, ConditionBatch
+from .condition import ROLES, Condition, ConditionBatch
 from .conditioner import Conditioned, Conditioner, StemEncoder
 from .pattern import Order, named
 from .text import Tokenizer
 from .transformer import Stack
+
+if TYPE_CHECKING:
+    from .sample import Progress, SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +192,15 @@ class TokenLM(nn.Module):
         """An empty cache for ``rows`` sequences."""
         shape = (self.config.layers, rows, self.config.heads, self.stack.head)
         return Cache(shape, self.config.prefix, self.config.window, self.embed.weight.device)
+
+    def generate(
+        self, frames: int, conds: Sequence[Condition], *, prompt: Tensor | None = None,
+        settings: SamplingSettings | None = None, seeds: int | Sequence[int] = 0, progress: Progress | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``frames`` new frames of B pieces -> codes [B, K, F0 + frames]: :func:`descant.lm.sample.sample_batch`."""
+        from .sample import sample_batch
+
+        return sample_batch(self, frames, conds, prompt=prompt, settings=settings, seeds=seeds, progress=progress)
 
     def save(self, folder: str | Path, half: bool = True) -> None:
         """Write config.json, model.safetensors (float16 if ``half``) and tokenizer.model to ``folder``."""

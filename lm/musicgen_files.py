@@ -17,6 +17,7 @@ import torch
 from . import hub
 from .musicgen import MusicGenLM
 from .musicgen_config import KINDS, MusicGenConfig, from_transformers
+from .room import room
 from .shards import Shards, read_json
 from .t5 import TextEncoder
 
@@ -74,9 +75,10 @@ def load(
         raise
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    fill(model, weights, text, "" if alone else "decoder.")
-    model.source = folder
-    return model.to(kinds[dtype]).eval().requires_grad_(False)
+    with room(f"the weights of {folder}", "choose a smaller model"):
+        fill(model, weights, text, "" if alone else "decoder.")
+        model.source = folder
+        return model.to(kinds[dtype]).eval().requires_grad_(False)
 
 
 def fill(model: MusicGenLM, weights: Shards, text: TextEncoder | None, lead: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .fast_graph_musicgen import GraphMusicGen
 from .musicgen import Conditions, MusicGenLM
+from .room import with_room
 from .sample import SamplingSettings, choose, noise
 
 #: Called with (frames done, frames).
@@ -31,13 +32,13 @@ def stream(
     """
     settings = settings or SamplingSettings()
     settings.temperatures(model.config.books)
-    if not 1 <= frames <= MOST_FRAMES:
-        raise ValueError(f"{frames} frames: ask for 1 to {MOST_FRAMES}")
+    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MOST_FRAMES:
+        raise ValueError(f"{frames!r} frames: ask for a whole number, 1 to {MOST_FRAMES}")
     known = _prompt(model, prompt, cond.rows)
     seeds = [seed + row for row in range(cond.rows)] if isinstance(seed, int) else list(seed)
     if len(seeds) != cond.rows:
         raise ValueError(f"{len(seeds)} seeds for {cond.rows} pieces: give one for all, or one per piece")
-    return _run(model, frames, cond, known, settings, seeds)
+    return with_room(_run(model, frames, cond, known, settings, seeds), len(seeds), known.shape[2] + frames)
 
 
 def generate(

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from .model import LMConfig, TokenLM
+from .room import room
+from .shards import pickled
 
 FORMAT = "descant-lm"
 VERSION = 1
 #: Sizes that would cost time or memory before the weights could show them to be wrong.
 _LIMITS = {"layers": 512, "books": 64, "width": 1 << 15, "text_tokens": 4096, "sinks": 4096, "guidance_bins": 1024,
            "targets": 1024}  # fmt: skip
+_INSTEAD = "export the model again, or take a copy that is whole"
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
 
 
@@ -55,7 +58,8 @@ def load(name_or_folder: str | Path = "embedded") -> TokenLM:
     with torch.device("meta"):
         # shapes only: a config that lies about its sizes is found out before any memory is taken
         model = TokenLM(config, tokenizer.read_bytes() if tokenizer.is_file() else None)
-    model.load_state_dict(_weights(folder / _WEIGHTS, model.state_dict()), assign=True)
+    with room(f"the weights of {folder}", "choose a smaller model"):
+        model.load_state_dict(_weights(folder / _WEIGHTS, model.state_dict()), assign=True)
     return model.requires_grad_(True).eval()
 
 
@@ -98,15 +102,22 @@ def _weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         found = from_bytes(path.read_bytes())
     except Exception as error:  # the reader raises its own kinds of error for a damaged file
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        if pickled(path):
+            raise ValueError(f"{path} is a pickle by another name, which is not opened: {_INSTEAD}") from None
+        raise ValueError(f"{path} cannot be read: {error}; {_INSTEAD}") from None
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or unknown:
-        raise ValueError(f"{path} does not fit its config: missing {missing[:3]}, unknown {unknown[:3]}")
+        raise ValueError(
+            f"{path} does not fit its config: missing {missing[:3]} ({len(missing)} in all), unknown {unknown[:3]} "
+            f"({len(unknown)} in all); {_INSTEAD}"
+        )
     for name, value in found.items():
         if value.shape != expected[name].shape:
-            raise ValueError(f"{path}: {name} is {list(value.shape)}, the config wants {list(expected[name].shape)}")
+            raise ValueError(
+                f"{path}: {name} is {list(value.shape)}, the config wants {list(expected[name].shape)}; {_INSTEAD}"
+            )
         if not value.is_floating_point() or not bool(value.isfinite().all()):
-            raise ValueError(f"{path}: {name} holds values that are not finite numbers")
+            raise ValueError(f"{path}: {name} holds values that are not finite numbers; {_INSTEAD}")
     return {name: value.float() for name, value in found.items()}
 
 

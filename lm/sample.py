@@ -24,6 +24,7 @@ from .guidance import Weights, checked, plan, present
 from .guidance_token import TOP
 from .model import LMConfig, TokenLM
 from .pattern import Order, Pattern
+from .room import with_room
 
 _WORD = (1 << 64) - 1
 #: A language model of ours, or an engine that decodes for one.
@@ -158,7 +159,7 @@ def stream_batch(
     if not model.pattern.endless:
         raise ValueError(
             f"a {model.config.pattern} model writes the first codebook of the whole piece before the others, so there "
-            "is nothing to play before the end: use sample, or a model with the delay pattern"
+            "is nothing to play before the end: make it whole, or use a model with the delay pattern"
         )
     return _frames(model, frames, conds, prompt, settings, (seeds, negative))
 
@@ -182,10 +183,10 @@ def _frames(
         )
     pieces = prompt if prompt is not None else [None] * size
     known = torch.stack([_prompt(model, piece) for piece in pieces]).expand(size, -1, -1)
-    if frames < 1:
-        raise ValueError(f"{frames} frames: ask for at least one")
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
+        raise ValueError(f"{frames!r} frames: ask for a whole number of them, at least one")
     model.config.check_frames(known.shape[2] + frames)
-    return _run(model, frames, (conds, negative), known, settings, each)
+    return with_room(_run(model, frames, (conds, negative), known, settings, each), size, known.shape[2] + frames)
 
 
 def sample_batch(

@@ -16,6 +16,7 @@ from torch import Tensor
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 #: Largest description that is read: published ones have a few kilobytes, indexes some hundred.
 _MOST_JSON = 16 << 20
+_INSTEAD = "fetch the model's safetensors files, or write them with the transformers library (save_pretrained)"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -46,6 +47,8 @@ class Shards:
         try:
             file: Any = safe_open(path, framework="pt")
         except SafetensorError as error:
+            if pickled(path):
+                raise ValueError(f"{path} is a pickle by another name, which is not opened: {_INSTEAD}") from error
             raise ValueError(f"{path} is damaged or no safetensors file: {error}; fetch it again") from error
         for name in file.keys():  # noqa: SIM118 - no mapping, it has keys() alone
             if name in self._files:
@@ -100,6 +103,13 @@ def _map(index: Path) -> dict[str, Any]:
     return table
 
 
+def pickled(path: Path) -> bool:
+    """Whether a file begins as pickles do, bare or in the archive that torch.save makes."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+    return head == b"PK\x03\x04" or head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"
+
+
 def read_json(path: Path) -> Any:
     """A JSON file of bounded size. Raises FileNotFoundError or ValueError."""
     if not path.is_file():
@@ -113,12 +123,9 @@ def read_json(path: Path) -> Any:
 
 
 def _nothing(folder: Path) -> str:
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.th") for path in folder.glob(pattern))
-    if not pickled:
+    found = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.th") for path in folder.glob(pattern))
+    if not found:
         return f"{folder} has no {_WEIGHTS}: fetch the whole folder"
-    if any("state_dict" in name for name in pickled):
-        return f"{folder} is an AudioCraft checkpoint ({pickled[0]}): convert it once with 'descant convert'"
-    return (
-        f"{folder} has its weights in {pickled[0]} alone, a pickle, which is not opened: fetch the model's "
-        "safetensors files, or write them with the transformers library (save_pretrained)"
-    )
+    if any("state_dict" in name for name in found):
+        return f"{folder} is an AudioCraft checkpoint ({found[0]}): convert it once with 'descant convert'"
+    return f"{folder} has its weights in {found[0]} alone, a pickle, which is not opened: {_INSTEAD}"

@@ -61,7 +61,9 @@ class Tokenizer:
 
     def encode(self, text: str, limit: int) -> list[int]:
         """text -> its first ``limit`` token numbers, [L]."""
-        ids: list[int] = self._processor.encode(text[: limit * _CHARACTERS])
+        # half of a surrogate pair is no character: the library refuses the whole string
+        whole = text[: limit * _CHARACTERS].encode("utf-8", "replace").decode()
+        ids: list[int] = self._processor.encode(whole)
         return ids[:limit]
 
 

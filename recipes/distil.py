@@ -9,6 +9,7 @@ with negative prompts it still is asked for several rows.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -78,7 +79,7 @@ class DistilTask(LMTask):
         figures = super().validate(model)
         for weight in VALIDATED:
             rows = []
-            for crops in self.held_out:
+            for crops in itertools.chain.from_iterable(self.held_out.values()):
                 codes, batch = self._collate(crops)
                 batch = replace(batch, guidance=torch.full((batch.size,), weight)).to(self.device)
                 with self._precision():

@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..lm.room import room
 from .log import Log
 from .world import ALONE, World, check
 
@@ -209,7 +210,8 @@ def run(
             for optimiser in task.optimisers.values():
                 for group in optimiser.param_groups:
                     group["lr"] = task.lr(place) * group.get("scale", 1.0)
-            figures = task.step(step, ema)
+            with room(f"a step of {config.batch} crops", _smaller(config)):
+                figures = task.step(step, ema)
             _average(ema, _pieces(task), min(config.ema, (step + 1) / (step + 10)))
             step, before, place = step + 1, place, clock.place(step + 1)
             bar.update(place - before)
@@ -226,6 +228,15 @@ def run(
     if first or sharded:
         save(task, config, ema, step, folder, clock, first)
     return step
+
+
+def _smaller(config: LoopConfig) -> str:
+    """Settings that make a step of this run smaller, those it has."""
+    settings = [f"{name} (it is {getattr(config, name)})" for name in ("batch", "frames", "seconds") if
+                hasattr(config, name)]  # fmt: skip
+    more = [text for name, text in (("accumulate", "raise accumulate"), ("checkpointing", "set checkpointing=true")) if
+            hasattr(config, name)]  # fmt: skip
+    return ", ".join([f"lower {' or '.join(settings)}", *more])
 
 
 def averaged(task: Task, ema: Mapping[str, Tensor]) -> None:

@@ -188,7 +188,7 @@ def test_a_musicgen_is_no_pair_of_folders(folders: dict[str, Path], tmp_path: Pa
         find(str(folders["text"]))
     bare = Path(shutil.copytree(folders["text"], tmp_path / "bare"))
     (bare / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors: fetch the whole folder"):
         load(bare)
 
 

@@ -1,4 +1,5 @@
 import json
+import pickle  # noqa: TID251 - made here, never opened
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,23 @@ def test_cut_weights(model: TokenLM, tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match="cannot be read"):
         descant.lm.load(tmp_path)
+
+
+def test_a_pickle_by_another_name_is_not_opened(model: TokenLM, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    path, opened = tmp_path / "model.safetensors", tmp_path / "opened"
+
+    class Opens:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(opened), "w")
+
+    bare = [pickle.dumps(Opens(), protocol) for protocol in range(2, 6)]
+    torch.save({"heads.weight": Opens()}, path)
+    for content in (*bare, path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="pickle by another name, which is not opened: export the model again"):
+            descant.lm.load(tmp_path)
+    assert not opened.exists()
 
 
 def test_wrong_weights_are_named(model: TokenLM, tmp_path: Path) -> None:

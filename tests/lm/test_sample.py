@@ -155,8 +155,9 @@ def test_bad_settings_are_refused(wrong: dict[str, float], message: str) -> None
 
 
 def test_bad_requests_are_refused(model: TokenLM) -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        sample(model, 0, CONDITION)
+    for wrong in (0, -3, 2.5, "ten", None, True):
+        with pytest.raises(ValueError, match="a whole number of them, at least one"):
+            sample(model, wrong, CONDITION)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="prompt"):
         sample(model, 4, CONDITION, prompt=torch.zeros(3, 5, dtype=torch.long))
     with pytest.raises(ValueError, match="prompt"):

@@ -148,7 +148,7 @@ def test_frames_are_streamed_when_their_last_codebook_is_there(model: TokenLM, p
 def test_what_is_planned_to_its_end_cannot_be_played_before(model: TokenLM) -> None:
     model = ordered(model, "coarse-first")
     for ask in (stream, stream_batch):
-        with pytest.raises(ValueError, match="nothing to play before the end: use sample"):
+        with pytest.raises(ValueError, match="nothing to play before the end: make it whole"):
             ask(model, 4, PIECES[0] if ask is stream else PIECES[:1])
     seen: list[tuple[int, int]] = []
     sample(model, 5, PIECES[0], progress=lambda done, frames: seen.append((done, frames)))

@@ -41,7 +41,7 @@ def test_a_very_long_prompt_is_cut_to_the_stated_tokens(model: TokenLM) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("text", ["", "   ", "\n\t", "🎹" * 50, "\0", "a" * 20_000, "Ω≈ç√∫ 音楽 موسيقى"])
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "🎹" * 50, "\0", "a" * 20_000, "Ω≈ç√∫ 音楽 موسيقى", "half \ud800"])
 def test_odd_prompts_are_prompts(model: TokenLM, text: str) -> None:
     ready = model.prepare(collate([Condition(text=text), Condition(text="slow jazz")], 2))
     assert bool(ready.prefix.isfinite().all())

@@ -43,6 +43,15 @@ class Line:
         return {"slope": float(next(model.parameters()).detach())}
 
 
+class Big(Line):
+    """Asks for more than any machine has at its third step."""
+
+    def step(self, step: int, ema: Mapping[str, Tensor]) -> dict[str, float]:
+        if step == 2:
+            torch.empty(1 << 60)
+        return super().step(step, ema)
+
+
 CONFIG = LoopConfig(steps=40, validate_every=10, log_every=5, ema=0.9)
 
 
@@ -194,3 +203,13 @@ def test_schedule() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_a_step_that_is_too_large_says_what_to_lower(tmp_path: Path) -> None:
+    from descant.recipes.lm import recipe
+
+    with pytest.raises(RuntimeError, match=r"^no memory for a step of 16 crops: lower batch \(it is 16\)$"):
+        run(Big(), LoopConfig(steps=40), tmp_path, quiet=True)
+    wanted = r"lower batch \(it is 4\) or frames \(it is 50\), raise accumulate, set checkpointing=true$"
+    with pytest.raises(RuntimeError, match=wanted):
+        run(Big(), recipe("nano"), tmp_path / "lm", quiet=True)
