@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 #: Steps of sequences that go through a transformer together on a processor.
-_STEPS = 2048
+_STEPS = 1024
 
 
 def unit(x: Tensor) -> Tensor:
