@@ -196,8 +196,8 @@ def test_shapes_tell_what_settings_leave_out(name: str) -> None:
     row = golden()[name]
     model = row["model"]
     stems = [f"stem{number}" for number in range(model.get("num_stems", 1))]
-    shapes = {"dim", "depth", "heads", "dim_head", "num_stems", "num_bands", "freqs_per_bands", "mask_estimator_depth",
-              "mlp_expansion_factor", "num_residual_streams", *(key for key in model if "transformer_depth" in key)}  # fmt: skip
+    shapes = {"dim", "depth", "heads", "dim_head", "num_stems", "num_bands", "freqs_per_bands", "num_residual_streams"}
+    shapes |= {"mask_estimator_depth", "mlp_expansion_factor", *(key for key in model if "transformer_depth" in key)}
     few = {key: value for key, value in {"sample_rate": 16000, **model}.items() if key not in shapes}
     whole = build(filled(row["shapes"]), settings(model, stems)).config
     assert build(filled(row["shapes"]), settings(few, stems)).config == whole
