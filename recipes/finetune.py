@@ -92,7 +92,7 @@ class _Own:
         # where a recording's beats lie is not known, whatever its tempo
         gone = {"beat": 1.0, **({"all": self.config.drop_all, "text": self.config.drop_text} if rng else {})}
         batch = drop(batch, gone, rng or stream(0, 0))
-        return self.lm.loss(codes, batch.to(device), self.lm.config.books if skip else 0)
+        return self.lm.loss(codes, batch.to(device), self.lm.config.books if skip and self.lm.pattern.endless else 0)
 
 
 class _MusicGen:
