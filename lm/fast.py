@@ -9,7 +9,8 @@ bandwidth. :class:`FastMusicGen` takes the place of a :class:`descant.lm.musicge
   out instead of masked. With H heads of size E it pays up to L = E tokens; longer texts are attended to as usual;
 * rows without text, guidance's among them, leave cross-attention out: attending to zeros gives zero. They share the
   token embeddings of the guided rows;
-* few calls: every operation that torch is asked for costs microseconds, and a step has hundreds.
+* few calls: every operation that torch is asked for costs microseconds, and a step has hundreds. In 8 bits, weights and
+  cache, a step is one call on an x86 with numba (:mod:`descant.lm.fast_step`), which threads can share.
 
 In fp32 all of this is exact up to the order of sums. In int8 a row's numbers do not depend on the rows beside it.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -25,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fast_linear import PRECISIONS, Product, each_row, on_cpu, product, stored
-from .fast_memory import FORMS, Memory, best_form, memory
+from .fast_memory import FORMS, ByteMemory, Memory, best_form, memory
+from .fast_step import FusedStep, Texts, folded, possible
 from .fast_threads import Watch, threads
 from .musicgen import Conditions, MusicGenLM
 from .musicgen_decoder import Block
@@ -39,60 +42,78 @@ if TYPE_CHECKING:
 class Told:
     """What the layers read beside the tokens, made once for a piece by :meth:`FastMusicGen.ready`."""
 
-    cross: list[list[Product | None]]
-    """[layer][piece]: cross-attention of a piece's row [1, D]; None for pieces without text."""
     prefix: Tensor | None
     """[R, L, D] of melody models."""
     rows: int
     """R: B, or 2 B under guidance, the unconditional rows last."""
+    texts: Texts | None
+    """For :class:`descant.lm.fast_step.FusedStep`, where it is used."""
+    make: Callable[[], list[list[Product | None]]]
 
     @property
     def length(self) -> int:
         """Positions before the first step."""
         return 0 if self.prefix is None else self.prefix.shape[1]
 
+    @cached_property
+    def cross(self) -> list[list[Product | None]]:
+        """[layer][piece]: cross-attention of a piece's row [1, D]; None for pieces without text."""
+        return self.make()
+
 
 class _Layer:
-    """One block's products."""
+    """One block's products, each made when it is first asked for: a fused step asks for none."""
 
     def __init__(self, block: Block, precision: str) -> None:
-        self.qkv = product(block.qkv.weight, precision)
-        self.out = product(block.out.weight, precision)
-        self.fc1 = product(block.fc1.weight, precision)
-        self.fc2 = product(block.fc2.weight, precision)
         self.attention_norm = _norm(block.attention_norm)
         self.mlp_norm = _norm(block.mlp_norm)
         self.cross_norm = _norm(block.cross_norm) if block.cross else None
-        self.block = block
-        self._long: tuple[Product, Product] | None = None
+        self.block, self.precision = block, precision
 
-    def cross(self, states: Tensor, precision: str) -> Product:
+    @cached_property
+    def qkv(self) -> Product:
+        """[M, D] -> [M, 3 D]."""
+        return product(self.block.qkv.weight, self.precision)
+
+    @cached_property
+    def out(self) -> Product:
+        """[M, D] -> [M, D]."""
+        return product(self.block.out.weight, self.precision)
+
+    @cached_property
+    def fc1(self) -> Product:
+        """[M, D] -> [M, F]."""
+        return product(self.block.fc1.weight, self.precision)
+
+    @cached_property
+    def fc2(self) -> Product:
+        """[M, F] -> [M, D]."""
+        return product(self.block.fc2.weight, self.precision)
+
+    @cached_property
+    def _long(self) -> tuple[Product, Product]:
+        return product(self.block.cross_q.weight, self.precision), product(self.block.cross_out.weight, self.precision)
+
+    def cross(self, states: Tensor) -> Product:
         """Cross-attention of one piece to its text's states [L, D] -> a function of its normalised row [1, D]."""
-        block, head = self.block, self.block.head
-        width = states.shape[1]
-        k, v = (part.view(-1, width // head, head).transpose(0, 1) for part in block.cross_kv(states).chunk(2, -1))
-        heads, scale = width // head, head**-0.5
-        if len(states) > head:
-            return self._unfolded(k, v, precision)
-        # scores of head h and token l are x . (W_q,h^T k_h,l): [H, L, E] x [H, E, D] -> [H L, D]
-        asked = torch.bmm(k * scale, block.cross_q.weight.view(heads, head, width)).flatten(0, 1)
-        # what token l of head h adds to the stream is W_o,h v_h,l: [H, L, E] x [H, E, D] -> [H L, D]
-        given = torch.bmm(v, block.cross_out.weight.view(width, heads, head).permute(1, 2, 0)).flatten(0, 1)
-        scores, mix = product(asked, precision), product(given.T.contiguous(), precision)
-
-        def folded(x: Tensor) -> Tensor:
-            return mix(scores(x).view(heads, -1).softmax(-1).view(1, -1))
-
-        return folded
-
-    def _unfolded(self, k: Tensor, v: Tensor, precision: str) -> Product:
-        if self._long is None:
-            self._long = product(self.block.cross_q.weight, precision), product(self.block.cross_out.weight, precision)
-        ask, give = self._long
-        heads, _, head = k.shape
+        heads = states.shape[1] // self.block.head
+        if len(states) > self.block.head:
+            return self._unfolded(states)
+        scores, mix = (product(weight, self.precision) for weight in folded(self.block, states))
 
         def attended(x: Tensor) -> Tensor:
-            y = F.scaled_dot_product_attention(ask(x).view(1, heads, 1, head), k[None], v[None])
+            return mix(scores(x).view(heads, -1).softmax(-1).view(1, -1))
+
+        return attended
+
+    def _unfolded(self, states: Tensor) -> Product:
+        ask, give = self._long
+        head = self.block.head
+        k, v = (part.view(-1, part.shape[1] // head, head).transpose(0, 1) for part in
+                self.block.cross_kv(states).chunk(2, -1))  # fmt: skip
+
+        def attended(x: Tensor) -> Tensor:
+            y = F.scaled_dot_product_attention(ask(x).view(1, -1, 1, head), k[None], v[None])
             return give(y.view(1, -1))
 
         return attended
@@ -125,6 +146,9 @@ class FastMusicGen:
         with torch.no_grad():
             self._layers = [_Layer(block, precision) for block in blocks]
             self._heads = product(model.heads.weight, precision)
+            self._fused: FusedStep | None = None
+            if precision == self.form == "int8" and possible():
+                self._fused = FusedStep(model.config, blocks, model.norm, model.heads.weight)
         read = model.heads.weight.numel() + sum(
             layer.weight.numel() for block in blocks for layer in (block.qkv, block.out, block.fc1, block.fc2)
         )
@@ -147,14 +171,32 @@ class FastMusicGen:
         if self.config.melody:
             if cond.null is None:
                 raise ValueError("these conditions are of a text model")
-            return Told([], torch.cat([cond.states, cond.null]) if guided else cond.states, rows)
-        cross: list[list[Product | None]] = [[] for _ in self._layers]
+            prefix = torch.cat([cond.states, cond.null]) if guided else cond.states
+            return Told(prefix, rows, self._texts([]), list)
+        texts: list[Tensor | None] = []
         for piece in range(cond.rows):
             states = cond.states[piece] if cond.mask is None else cond.states[piece][cond.mask[piece]]
-            for layer, row in zip(self._layers, cross, strict=True):
-                # states of zero, as a missing text has, change nothing
-                row.append(layer.cross(states, self.precision) if bool(states.any()) else None)
-        return Told(cross, None, rows)
+            # states of zero, as a missing text has, change nothing
+            texts.append(states if bool(states.any()) else None)
+
+        @torch.no_grad()
+        def make() -> list[list[Product | None]]:
+            return [[None if text is None else layer.cross(text) for text in texts] for layer in self._layers]
+
+        return Told(None, rows, self._texts(texts), make)
+
+    def _texts(self, texts: Sequence[Tensor | None]) -> Texts | None:
+        """Texts as the fused step reads them; None without one, or where folding one would not pay."""
+        config = self.config
+        counts = [0 if text is None else len(text) for text in texts]
+        if self._fused is None or max([0, *counts]) > config.width // config.heads:
+            return None
+        made = Texts((config.layers, len(texts), config.heads, config.width), counts)
+        for piece, text in enumerate(texts):
+            for index, layer in enumerate(self._layers):
+                if text is not None:
+                    made.put(index, piece, *folded(layer.block, text))
+        return made
 
     def cache(self, ready: Told, steps: int) -> Memory:
         """An empty cache with room for the prefix and ``steps`` steps."""
@@ -180,15 +222,23 @@ class FastMusicGen:
                 f"a cache of {cache.rows} rows and {cache.length} positions cannot take {ready.rows} rows up to "
                 f"position {cache.seen + skip + count}"
             )
-        with threads(self._watch.threads(ready.rows * (skip + count) if skip + count > 1 and not cache.seen else 1)):
-            return self._decode(steps, ready, cache, skip)
+        most = self._watch.threads(ready.rows * (skip + count) if skip + count > 1 and not cache.seen else 1)
+        with threads(most):
+            return self._decode(steps, ready, cache, skip, most)
 
-    def _decode(self, steps: Tensor, ready: Told, cache: Memory, skip: int) -> Tensor:
+    def _decode(self, steps: Tensor, ready: Told, cache: Memory, skip: int, most: int) -> Tensor:
         books, count = self.config.books, steps.shape[2]
         x = F.embedding(steps.transpose(1, 2) + self._first, self.model.embed.weight).sum(2)
         x = x.repeat(ready.rows // len(x), 1, 1)
         if cache.seen == 0 and skip + count > 1:
             x = self._read(x if ready.prefix is None else torch.cat([ready.prefix, x], 1), ready, cache)[:, skip:]
+        elif self._fused is not None and ready.texts is not None:
+            rows = []
+            for at in range(count):
+                row = x[:, at] + self._positions(cache.seen, 1)
+                rows.append(self._fused.run(row, ready.texts, cast(ByteMemory, cache), most))
+                cache.commit()
+            return torch.stack(rows, 1).view(ready.rows, count, books, -1).transpose(1, 2)
         else:
             x = torch.stack([self._step(x[:, at], ready, cache) for at in range(count)], 1)
         logits = self._heads(F.layer_norm(x, *self._last).flatten(0, 1))

@@ -34,18 +34,18 @@ def kernel() -> Callable[..., None]:
 
 def attend(
     qkv: Any, out: Any, keys: Any, values: Any, key_scale: Any, value_scale: Any, scores: Any, bits: Any, powers: Any,
-    seen: int, factor: Any,
+    seen: int, factor: Any, first: int, end: int,
 ) -> None:  # fmt: skip
-    """Keep the next position's keys and values of every row and head, and attend to all positions.
+    """Keep the next position's keys and values of every row and of heads first ... end - 1; attend to all positions.
 
     qkv: float32 [R, 3, H, E]. out: float32 [R, H, E]. keys: int8 [R, H, blocks, E, LANES]. values: int8 [R, H, T, E].
     Scales: float32 [R, H, T]. scores: float32 [T], bits: int32 [T] and powers, the same memory as float32 [T]: room.
     factor (float32) multiplies the scores. Plain Python, and slow unless compiled.
     """
-    rows, _, heads, size = qkv.shape
+    rows, _, _, size = qkv.shape
     count = seen + 1
     for row in range(rows):
-        for head in range(heads):
+        for head in range(first, end):
             key, value, query, y = qkv[row, 1, head], qkv[row, 2, head], qkv[row, 0, head], out[row, head]
             top_key, top_value = _F(1e-20), _F(1e-20)
             for e in range(size):

@@ -136,7 +136,7 @@ class ByteMemory(Memory):
         out = torch.empty(rows, heads * head)
         self._run(
             qkv.view(rows, 3, heads, head).numpy(), out.numpy().reshape(rows, heads, head), *self._kept[layer],
-            *self._room, self.seen, self._factor,
+            *self._room, self.seen, self._factor, 0, heads,
         )  # fmt: skip
         return out
 
@@ -164,6 +164,11 @@ class ByteMemory(Memory):
             tuple(each[layer].numpy() for each in (self._keys, self._values, self._key_scale, self._value_scale))
             for layer in range(layers)
         ]
+        self.stored = length
+        """Positions there is memory for."""
+        parts = (self._keys, self._values, self._key_scale, self._value_scale)
+        self.whole = tuple(part.numpy() for part in parts)
+        """Keys, values and their scales, of all layers."""
         bits = torch.zeros(length, dtype=torch.int32)
         # the second is the first, seen as float32: that is how the loop makes powers of two
         self._room = (torch.zeros(length).numpy(), bits.numpy(), bits.view(torch.float32).numpy())
