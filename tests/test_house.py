@@ -39,12 +39,12 @@ OUTSIDE = {
 #: room -> further packages it may import inside functions
 INSIDE = {
     "codec": {"huggingface_hub", "scipy"},
-    "lm": {"huggingface_hub", "numba", "sentencepiece", "transformers", "xformers"},
+    "lm": {"huggingface_hub", "llvmlite", "numba", "sentencepiece", "transformers", "xformers"},
     "eval": {"av", "huggingface_hub", "laion_clap", "librosa", "onnxruntime", "scipy", "soundfile", "tqdm",
              "transformers", "visqol"},
     "gen": {"demucs", "huggingface_hub", "sentencepiece", "tqdm", "yaml"},
-    "recipes": {"accelerate", "bs_roformer", "deepspeed", "matplotlib", "mido", "museval", "music21", "scipy",
-                "tensorboard", "tinysoundfont", "transformers", "visqol"},
+    "recipes": {"accelerate", "bs_roformer", "deepspeed", "demucs", "matplotlib", "mido", "museval", "music21",
+                "scipy", "tensorboard", "tinysoundfont", "transformers", "visqol"},
 }  # fmt: skip
 
 
