@@ -26,8 +26,7 @@ def sinusoids(hertz: Tensor, amplitude: Tensor, rate: int, hop: int) -> Tensor:
     Each begins with phase 0; what lies at or above half the rate is silent. ``rate`` in Hz.
     """
     frequency = upsampled(hertz, hop)
-    # over a song, phases grow far beyond the digits of float32
-    phase = (2 * math.pi / rate * frequency.double()).cumsum(1).remainder(2 * math.pi).to(hertz.dtype)
+    phase = _phase(frequency, rate)
     level = upsampled(amplitude, hop) * (frequency < rate / 2)
     wav: Tensor = (level * phase.sin()).sum(-1)
     return wav
@@ -41,7 +40,18 @@ def harmonics(f0: Tensor, amplitude: Tensor, shares: Tensor, rate: int, hop: int
     hertz = f0[..., None] * torch.arange(1, shares.shape[-1] + 1, device=f0.device)
     shares = shares * (hertz < rate / 2)
     shares = shares / shares.sum(-1, keepdim=True).clamp(min=1e-8)
-    return sinusoids(hertz, amplitude[..., None] * shares, rate, hop)
+    # one phase for all of them, in place of a running sum for each
+    phase = _phase(upsampled(f0[..., None], hop), rate)
+    turned = phase * torch.arange(1, shares.shape[-1] + 1, device=f0.device)
+    wav: Tensor = (upsampled(amplitude[..., None] * shares, hop) * turned.sin()).sum(-1)
+    return wav
+
+
+def _phase(hertz: Tensor, rate: int) -> Tensor:
+    """What sinusoids [B, T, K] of these frequencies have turned by, from 0 to 2 pi."""
+    # over a song, phases grow far beyond the digits of float32
+    turned: Tensor = (2 * math.pi / rate * hertz.double()).cumsum(1).remainder(2 * math.pi).to(hertz.dtype)
+    return turned
 
 
 def filtered_noise(magnitudes: Tensor, noise: Tensor, hop: int) -> Tensor:
