@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +58,24 @@ class Music(Audio):
         }  # fmt: skip
 
 
-def generate(studio: Studio, request: Request, progress: Progress | None = None, melody: Audio | None = None) -> Music:
+def generate(
+    studio: Studio, request: Request, progress: Progress | None = None, melody: Audio | Tensor | None = None,
+    stems: Mapping[str, Audio] | None = None,
+) -> Music:  # fmt: skip
     """Make the music of ``request``, exactly as long as asked; mono, unless the model is a stereo MusicGen.
 
-    The same request with the same seed gives the same samples on the same machine and versions. ``melody`` is for
-    MusicGen's melody models.
+    The same request with the same seed gives the same samples on the same machine and versions. ``melody`` and
+    ``stems`` are for models that hear them, see :func:`descant.gen.against.generate`; MusicGen's melody models take a
+    melody.
     """
-    from . import musicgen
+    from . import against, musicgen
 
     if isinstance(studio, musicgen.MusicGenStudio):
+        if stems or isinstance(melody, Tensor):
+            raise RequestError(f"{studio.name} hears no stems, and melodies as sound only")
         return musicgen.generate(studio, request, progress, melody)
-    if melody is not None:
-        raise RequestError(f"{studio.name} takes no melody: a model such as facebook/musicgen-melody does")
+    if melody is not None or stems:
+        return against.generate(studio, request, melody=melody, stems=stems, progress=progress)
     plan = resolve(request)
     codec = studio.codec
     frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))

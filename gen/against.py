@@ -1,0 +1,125 @@
+"""New music against given sound: a tune to follow, stems to fit.
+
+What is given decides what can be heard in it: tempo, beat and key, and the chords, which are then left to the model.
+A wish that contradicts it is not followed, and a note says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..codec import audio
+from ..codec.audio import Audio
+from ..lm.condition import ROLES
+from ..lm.sample import sample
+from . import fit
+from .generate import Music, Progress, decode, finish
+from .melody import tune
+from .request import Plan, Request, RequestError, lay_out, resolve
+
+if TYPE_CHECKING:
+    from .load import Studio
+
+#: Least share of a sound's frames in which a tune must be heard, and least of them.
+_SUNG, _FRAMES = 0.02, 10
+
+
+def generate(
+    studio: Studio, request: Request, *, melody: Audio | Tensor | None = None,
+    stems: Mapping[str, Audio] | None = None, progress: Progress | None = None,
+) -> Music:  # fmt: skip
+    """Make the music of ``request`` so that it has the tune of ``melody`` and goes with ``stems``.
+
+    melody: any sound, of which the tune is followed, or pitch classes [F, 12] at the codec's frame rate. stems: sounds
+    by role; the music holds them as the model plays them (:func:`descant.gen.accompany.accompany` leaves them as they
+    are, and adds to them). What is given may be shorter than the music, which is free then; what is longer is cut.
+    Raises RequestError for a model that does not hear them, ValueError for silence and sounds without a tune.
+    """
+    if not getattr(studio.lm.config, "targets", 0):
+        raise RequestError(
+            f"{studio.name} takes no melody and no stems: a model such as facebook/musicgen-melody takes a melody"
+        )
+    request = request.seeded()
+    codec = studio.codec
+    frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
+    plan, offset, notes = _plan(request, melody, stems or {})
+    condition = plan.condition(beat_offset=offset)
+    with studio.at_work():
+        if melody is not None:
+            condition = replace(condition, melody=classes(melody, codec.frame_rate)[:frames])
+        if stems:
+            condition = replace(condition, stems=_tokens(studio, stems, frames))
+        codes = sample(
+            studio.engine, frames, condition, settings=request.sampling, seed=plan.seed, progress=progress,
+            negative=request.away,
+        )  # fmt: skip
+        wav = finish(decode(codec, codes)[:, : round(request.duration * codec.rate)], codec.rate)
+    return Music(wav, codec.rate, codes=codes, plan=plan, notes=(*plan.notes, *notes))
+
+
+def classes(melody: Audio | Tensor, frame_rate: float) -> Tensor:
+    """Pitch classes of a tune, [F, 12]; zeros in rests. Raises ValueError where none is heard."""
+    if isinstance(melody, Tensor):
+        if melody.dim() != 2 or melody.shape[1] != 12 or not len(melody):
+            raise ValueError(f"a melody as a tensor is [frames, 12], got {list(melody.shape)}")
+        return melody.float()
+    wav = melody.wav.float()
+    if not bool(torch.isfinite(wav).all()):
+        raise ValueError("the melody holds values that are not numbers: export it again")
+    pitch = tune(wav, melody.rate, frame_rate)
+    rest = pitch.isnan()
+    if int((~rest).sum()) < max(_FRAMES, _SUNG * len(pitch)):
+        raise ValueError("no tune is heard in the melody given: sing, whistle or play it alone, without drums")
+    found = torch.nn.functional.one_hot(pitch.nan_to_num().round().long() % 12, 12).float()
+    return found * ~rest[:, None]
+
+
+def _tokens(studio: Studio, stems: Mapping[str, Audio], frames: int) -> dict[str, Tensor]:
+    rate = next(iter(stems.values())).rate
+    wavs = {role: fit.mono(audio.resample(one.wav.float(), one.rate, rate)) for role, one in stems.items()}
+    length = min(max(wav.shape[-1] for wav in wavs.values()), math.ceil(frames * rate / studio.codec.frame_rate))
+    wavs = {
+        role: torch.nn.functional.pad(wav, (0, max(0, length - wav.shape[-1])))[:, :length]
+        for role, wav in wavs.items()
+    }
+    boost = fit.boost(torch.stack(list(wavs.values())).sum(0), rate)
+    heard = min(frames, length * studio.codec.frame_rate // rate)
+    return {role: fit.encode(studio, wav * boost, rate, int(heard)) for role, wav in wavs.items()}
+
+
+def _plan(request: Request, melody: Audio | Tensor | None, stems: Mapping[str, Audio]) -> tuple[Plan, float, list[str]]:
+    """The plan, seconds to the first beat, and what was contradicted."""
+    for role in stems:
+        if role not in ROLES or role == "mix":
+            raise RequestError(f"unknown stem {role!r}: one of {', '.join(ROLES[1:])}")
+    sounds = [*stems.values(), *([melody] if isinstance(melody, Audio) else [])]
+    plan = resolve(request)
+    if not sounds:
+        # a tune as numbers: chords that nobody asked for would not go with it
+        return (plan if request.chords else replace(plan, chords=None, chosen=_without(plan, "chords"))), 0.0, []
+    rate = sounds[0].rate
+    wavs = [fit.mono(audio.resample(one.wav.float(), one.rate, rate)) for one in sounds]
+    length = max(wav.shape[-1] for wav in wavs)
+    whole = torch.stack([torch.nn.functional.pad(wav, (0, length - wav.shape[-1])) for wav in wavs]).sum(0)
+    fit.check_sound(whole, rate)
+    # chords that are asked for may go with a tune, not with stems, which have their own
+    found, offset, notes = fit.heard(whole, rate, request if stems else replace(request, chords=()))
+    given = {name: value for name, value in (("tempo", found.tempo), ("key", found.key)) if value is not None}
+    # where nothing is heard, the plan's own tempo and key hold
+    plan = replace(plan, chords=None, **given, chosen=_without(plan, "chords", *given))  # type: ignore[arg-type]
+    offset = offset if found.tempo is not None else 0.0
+    if request.chords and not stems and plan.tempo is not None:
+        bar = 60.0 / plan.tempo * (plan.beats_per_bar or 4)
+        laid = lay_out(request.chords, bar, request.duration + bar)
+        plan = replace(plan, chords=tuple((start + offset, end + offset, name) for start, end, name in laid))
+    return plan, offset, notes
+
+
+def _without(plan: Plan, *names: str) -> dict[str, object]:
+    return {name: value for name, value in plan.chosen.items() if name not in names}

@@ -1,0 +1,118 @@
+"""New music against a tune and stems: what is heard, what wins, what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from descant.codec.audio import Audio
+from descant.codec.model import Codec, nano
+from descant.gen import against
+from descant.gen.generate import generate
+from descant.gen.load import Studio
+from descant.gen.request import Request, RequestError
+from descant.lm.condition import ROLES
+from descant.lm.model import LMConfig, TokenLM
+
+RATE = 22050
+
+
+@pytest.fixture(scope="module")
+def player() -> Studio:
+    torch.manual_seed(0)
+    codec = Codec(nano()).eval()
+    config = LMConfig(
+        width=32, layers=2, heads=2, cardinality=codec.cardinality, books=3, window=64, text_vocab=64, text_width=32,
+        frame_rate=codec.frame_rate, targets=len(ROLES),
+    )  # fmt: skip
+    model = TokenLM(config).eval()
+    for weight in (model.conditioner.melody.weight, model.conditioner.stems.project.weight):
+        torch.nn.init.normal_(weight, std=0.5)
+    return Studio(codec, model, "made", threads=1)
+
+
+def _sung(notes: list[int], seconds: float = 0.4) -> Audio:
+    time = torch.arange(round(seconds * RATE)) / RATE
+    parts = [
+        sum(torch.sin(2 * math.pi * 440 * 2 ** ((note - 69) / 12) * k * time) / k for k in range(1, 6))
+        * (1 - time / seconds)
+        for note in notes
+    ]
+    return Audio(0.2 * torch.cat(parts)[None], RATE)  # type: ignore[arg-type]
+
+
+def _clicks(tempo: float, seconds: float = 8.0) -> Audio:
+    wav = torch.zeros(1, round(seconds * RATE))
+    burst = torch.randn(500, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 0, 500)
+    for beat in range(int(seconds * tempo / 60)):
+        at = round(beat * 60 / tempo * RATE)
+        wav[0, at : at + 500] += burst[: wav.shape[1] - at]
+    return Audio(wav * 0.5, RATE)
+
+
+def test_a_tune_becomes_its_pitch_classes() -> None:
+    notes = [72, 76, 79, 71]
+    found = against.classes(_sung(notes), 50.0)
+    assert found.shape == (80, 12)
+    for place, note in enumerate(notes):
+        middle = found[20 * place + 6 : 20 * place + 14]
+        assert float(middle[:, note % 12].mean()) > 0.8
+    given = torch.eye(12)[:5]
+    assert torch.equal(against.classes(given, 50.0), given)
+
+
+def test_tunes_and_stems_are_heard(player: Studio) -> None:
+    request = Request(genre="jazz", seed=3, duration=2.0)
+    free = generate(player, request)
+    one = generate(player, request, melody=_sung([60, 64, 67, 72, 60]))
+    other = generate(player, request, melody=_sung([61, 66, 70, 73, 61]))
+    assert one.wav.shape == free.wav.shape
+    assert not torch.equal(one.codes, other.codes)
+    again = generate(player, request, melody=_sung([60, 64, 67, 72, 60]))
+    assert torch.equal(one.codes, again.codes)
+    drums = generate(player, request, stems={"drums": _clicks(100)})
+    assert not torch.equal(drums.codes, generate(player, request, stems={"drums": _clicks(140)}).codes)
+    both = generate(player, request, stems={"drums": _clicks(100)}, melody=_sung([60, 64, 67, 72, 60]))
+    assert not torch.equal(both.codes, drums.codes)
+
+
+def test_what_is_given_wins(player: Studio) -> None:
+    made = generate(player, Request(genre="rock", tempo=120, seed=1, duration=1.0), stems={"drums": _clicks(97.0)})
+    assert made.plan.tempo == pytest.approx(97.0, rel=0.01) and made.plan.chords is None
+    assert any("97 BPM: 120 is not followed" in note for note in made.notes)
+    # nothing is said of a beat that nobody asked for
+    free = generate(player, Request(genre="rock", seed=1, duration=1.0), stems={"drums": _clicks(97.0)})
+    assert not free.notes and "tempo" not in free.plan.chosen
+
+
+def test_chords_go_with_a_tune(player: Studio) -> None:
+    tune = _sung([60, 64, 67, 72] * 3)
+    made = generate(player, Request(chords=("C", "F"), seed=1, duration=2.0), melody=tune)
+    assert made.plan.chords and [name for _, _, name in made.plan.chords][:2] == ["C", "F"]
+    numbers = generate(player, Request(seed=1, duration=1.0), melody=torch.eye(12))
+    assert numbers.plan.chords is None
+
+
+@pytest.mark.parametrize(
+    ("melody", "message"),
+    [
+        (_clicks(100), "no tune is heard"),
+        (Audio(torch.zeros(1, 2 * RATE), RATE), "silent"),
+        (Audio(torch.full((1, 2 * RATE), float("nan")), RATE), "not numbers"),
+        (Audio(torch.ones(1, 10), RATE), "lasts"),
+        (torch.zeros(3, 11), r"\[frames, 12\]"),
+        (torch.zeros(0, 12), r"\[frames, 12\]"),
+    ],
+)
+def test_what_has_no_tune_is_refused(player: Studio, melody: Audio | torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(player, Request(seed=1, duration=1.0), melody=melody)
+
+
+def test_roles_and_models_are_checked(player: Studio, studio: Studio) -> None:
+    with pytest.raises(RequestError, match="unknown stem 'triangle'"):
+        generate(player, Request(seed=1), stems={"triangle": _clicks(100)})
+    with pytest.raises(RequestError, match="takes no melody"):
+        generate(studio, Request(seed=1), melody=_sung([60, 62, 64]))
