@@ -63,6 +63,10 @@ class RoformerConfig:
     """Whether a block also hears the sum of all earlier ones."""
     values: str = "none"
     """Whether attention also takes values of the first block: none, plain, or swapped (see ``roformer_layers``)."""
+    streams: int = 1
+    """Residual streams (see ``roformer_streams``)."""
+    rounds: int = 2
+    """How often the mixing of streams is normalised."""
     zero_dc: bool = False
     """Whether the stems have no constant part."""
     seconds: float = 8.0
@@ -77,7 +81,7 @@ class RoformerConfig:
         if self.channels not in (1, 2):
             raise ValueError(f"a RoFormer hears 1 or 2 channels, not {self.channels}")
         sizes = (self.rate, self.hop, self.width, self.blocks, self.heads, self.hidden, self.mask_hidden,
-                 self.mask_layers, *self.depths[1:], self.seconds)  # fmt: skip
+                 self.mask_layers, *self.depths[1:], self.seconds, self.streams, self.rounds)  # fmt: skip
         if min(sizes) <= 0 or self.depths[0] < 0 or self.overlap < 1 or self.head < 2 or self.head % 2:
             raise ValueError("sizes must be positive, head even, overlap 1 or more")
         if self.window % 2 or self.window > _WINDOW or not 2 * self.hop <= self.taper <= self.window:
@@ -114,7 +118,9 @@ class Roformer(nn.Module):
         inner = (c.width, c.heads, c.head, c.hidden)
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                Transformer(inner, depth, place == 0, c.values if block else "none", c.block_norm)
+                Transformer(
+                    inner, depth, place == 0, c.values if block else "none", c.block_norm, (c.streams, c.rounds)
+                )
                 for place, depth in enumerate(c.depths) if depth
             )
             for block in range(c.blocks)
@@ -170,6 +176,9 @@ class Roformer(nn.Module):
         # the first block hands its values on: those of attention between channels, along time, across bands
         hand, firsts = c.values != "none", [None, None, None]
         past: Tensor | None = None
+        # Streams are items of the batch, and a transformer takes items that follow one another for streams of one.
+        # Along time and across bands these are neighbouring bands and frames: as the package does it, and its weights.
+        x, batch = x.repeat_interleave(c.streams, 0), batch * c.streams
         for number, block in enumerate(self.blocks):
             start = number == 0 and hand
             layers = list(block)  # type: ignore[call-overload]
@@ -187,7 +196,7 @@ class Roformer(nn.Module):
             x = made.unflatten(0, (batch, frames))
             if c.skips:
                 past = x if past is None else past + x
-        return x
+        return x.view(-1, c.streams, *x.shape[1:]).sum(1) if c.streams > 1 else x
 
     def _masked(self, x: Tensor, spec: Tensor, number: int) -> Tensor:
         """[B, J, K, D] and the spectrum [B, J, bins, C] -> the stem's spectrum [B, C, bins, J]."""

@@ -1,14 +1,15 @@
 """RoFormer checkpoints of the community and of the BS-RoFormer package, as networks of ours.
 
 Two layouts of names are read: that of the package up to 0.4 and of the programs that carry a copy of it (all published
-weights of 2023 to 2025), and that of later ones, with values of the first block in every other. Networks with several
-residual streams, other positions than rotary ones, or adapters are refused by name.
+weights of 2023 to 2025), and that of later ones, with values of the first block in every other and with residual
+streams. Networks with other positions than rotary ones, or adapters, are refused by name.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def build(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Roforme
 
     Raises ValueError when they do not fit, and for networks that are not built here.
     """
-    left = {name.replace(".branch.", "."): value for name, value in tensors.items() if name not in _SHARED}
+    left = _plain({name: value for name, value in tensors.items() if name not in _SHARED})
     config = roformer_settings.config_of(left, settings)
     weights = _weights(config, roformer_settings.places(left), left)
     if left:
@@ -68,6 +69,14 @@ def build(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Roforme
     network = Roformer(config)
     network.load_state_dict(weights)
     return network.eval()
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names of the first layout; what belongs to residual streams is under ``streams``."""
+    if not any(".branch." in name for name in tensors):
+        return dict(tensors)
+    around = re.compile(r"(layers\.\d+\.\d+\.layers\.\d+\.[01])\.(?!branch\.)")
+    return {around.sub(r"\1.streams.", name).replace(".branch.", "."): value for name, value in tensors.items()}
 
 
 def _weights(config: RoformerConfig, places: tuple[int | None, int, int], left: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,6 +117,8 @@ def _weights(config: RoformerConfig, places: tuple[int | None, int, int], left: 
                 made[f"{ours}.feeds.{layer}.up.bias"] = take(f"{name}.1.net.1.bias")
                 for part in ("weight", "bias"):
                     made[f"{ours}.feeds.{layer}.down.{part}"] = take(f"{name}.1.net.4.{part}")
+                for half in range(2 if config.streams > 1 else 0):
+                    made |= _streams(f"{name}.{half}.streams", f"{ours}.streams.{2 * layer + half}", take)
     return made | _speeds(config, places, left)
 
 
@@ -130,6 +141,20 @@ def _attention(theirs: str, ours: str, take: _Take, gain: _Take, left: Mapping[s
     if between:
         made[f"{ours}.temperature"] = take(f"{theirs}.temperature")
     return made
+
+
+def _streams(theirs: str, ours: str, take: _Take) -> dict[str, Tensor]:
+    """Weights around a layer: gains and scales become parts of one matrix, what is fixed its bias."""
+    alpha, beta = take(f"{theirs}.dynamic_alpha_fn"), take(f"{theirs}.dynamic_beta_fn")
+    gain = (take(f"{theirs}.norm.gamma") + 1) * math.sqrt(len(beta))
+    if beta.dim() != 1 or alpha.dim() not in (2, 3) or alpha.dim() == 3 and len(alpha) != 1:
+        raise ValueError("networks with several proposals or parts of residual streams are not supported")
+    alpha = alpha.reshape(alpha.shape[-2:])  # [D, 1 + R]
+    before, between = take(f"{theirs}.pre_branch_scale"), take(f"{theirs}.residual_scale")
+    scales = torch.cat([before, between.expand(alpha.shape[1] - 1)])
+    rows = [alpha.T * scales[:, None], beta[None] * take(f"{theirs}.h_post_scale")]
+    fixed = [take(f"{theirs}.static_alpha"), take(f"{theirs}.static_beta")[:, None]]
+    return {f"{ours}.weight": torch.cat(rows) * gain, f"{ours}.bias": torch.cat(fixed, 1)}
 
 
 def _bias(name: str, size: int, left: Mapping[str, Tensor], take: _Take) -> Tensor:

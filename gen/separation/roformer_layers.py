@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .roformer_streams import Streams
+
 #: Steps of sequences that go through a transformer together on a processor.
 _STEPS = 1024
 
@@ -97,15 +99,22 @@ class Feed(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Layers of attention and feed-forward over sequences; ``channels`` for attention between channels."""
+    """Layers of attention and feed-forward over sequences; ``channels`` for attention between channels.
 
-    def __init__(self, sizes: tuple[int, int, int, int], depth: int, channels: bool, mixes: str, normed: bool) -> None:
+    streams: how many residual streams there are, and how often their mixing is normalised.
+    """
+
+    def __init__(
+        self, sizes: tuple[int, int, int, int], depth: int, channels: bool, mixes: str, normed: bool,
+        streams: tuple[int, int] = (1, 0),
+    ) -> None:  # fmt: skip
         super().__init__()
         width, heads, head, hidden = sizes
         make = ChannelAttention if channels else Attention
-        self.channels = channels
+        self.channels, self.count = channels, streams[0]
         self.attentions = nn.ModuleList(make(width, heads, head, mixes) for _ in range(depth))
         self.feeds = nn.ModuleList(Feed(width, hidden) for _ in range(depth))
+        self.streams = nn.ModuleList(Streams(width, *streams) for _ in range(2 * depth if streams[0] > 1 else 0))
         self.gain = nn.Parameter(torch.full((width,), width**0.5)) if normed else None
 
     def forward(
@@ -113,8 +122,16 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """x [N, S, D], turns [S, head / 2], first: the first block's values [N, S, inner] -> [N, S, D].
 
-        And, when ``hand``, the values of its own first layer [N, S, inner].
+        And, when ``hand``, the values of its own first layer [N, S, inner]. With R residual streams these are R
+        sequences that follow one another, and there are N / R rows of values.
         """
+        if self.count > 1:
+            x = x.view(-1, self.count, *x.shape[1:]).transpose(1, 2)  # [N / R, S, R, D]
+            made, values = self._all(x, turns, first, hand)
+            return made.transpose(1, 2).flatten(0, 1), values
+        return self._all(x, turns, first, hand)
+
+    def _all(self, x: Tensor, turns: Tensor | None, first: Tensor | None, hand: bool) -> tuple[Tensor, Tensor | None]:
         steps = max(1, _STEPS // x.shape[1]) if x.device.type == "cpu" and not self.channels else len(x)
         parts = [
             self._some(part, turns, None if first is None else first[at : at + steps], hand)
@@ -127,12 +144,22 @@ class Transformer(nn.Module):
 
     def _some(self, x: Tensor, turns: Tensor | None, first: Tensor | None, hand: bool) -> tuple[Tensor, Tensor | None]:
         own: Tensor | None = None
-        for attention, feed in zip(self.attentions, self.feeds, strict=True):
-            made, values = attention(x, turns, first)
+        for number, (attention, feed) in enumerate(zip(self.attentions, self.feeds, strict=True)):
+            heard, kept, share = self._split(x, 2 * number)
+            made, values = attention(heard, turns, first)
             own = values if own is None and hand else own
-            x = x + made
-            x = x + feed(x)
+            x = kept + (made if share is None else made[..., None, :] * share)
+            heard, kept, share = self._split(x, 2 * number + 1)
+            made = feed(heard)
+            x = kept + (made if share is None else made[..., None, :] * share)
         return (x if self.gain is None else unit(x) * self.gain), own
+
+    def _split(self, x: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What a layer hears, what it is added to, and each stream's share of it."""
+        if not self.streams:
+            return x, x, None
+        heard, kept, share = self.streams[number](x)
+        return heard, kept, share
 
 
 def _heads(x: Tensor, *sizes: int) -> Tensor:

@@ -26,14 +26,13 @@ _READ = frozenset({
     "linear_transformer_depth", "freqs_per_bands", "num_bands", "freq_range", "sample_rate", "stft_n_fft",
     "stft_hop_length", "stft_win_length", "stft_normalized", "mask_estimator_depth", "mlp_expansion_factor",
     "skip_connection", "zero_dc", "add_value_residual", "use_shared_bias", "num_residual_streams",
-    "num_residual_fracs",
+    "num_residual_fracs", "mc_hyper_conn_sinkhorn_iters",
 })  # fmt: skip
 #: Settings that change nothing in what the network gives: of training, of speed, or that no code ever used.
 _IDLE = frozenset({
     "attn_dropout", "ff_dropout", "flash_attn", "linear_flash_attn", "sage_attention", "sage_attention_mode",
     "attention_layout", "dim_freqs_in", "multi_stft_resolution_loss_weight", "multi_stft_resolutions_window_sizes",
     "multi_stft_hop_size", "multi_stft_normalized", "match_input_audio_length", "use_torch_checkpoint",
-    "mc_hyper_conn_sinkhorn_iters",
 })  # fmt: skip
 
 
@@ -74,7 +73,7 @@ def config_of(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Rof
         for band in range(_count(tensors, r"band_split\.to_features\.(\d+)\."))
     ]
     window, rate = _whole(model, "stft_n_fft", 2048), _whole(model, "sample_rate", _whole(audio, "sample_rate", 44100))
-    channels = 2 if model.get("stereo") else 1
+    channels, streams = 2 if model.get("stereo") else 1, f"{layer}.0.streams.static_alpha"
     stems, rest = _stems(settings, _count(tensors, r"mask_estimators\.(\d+)\."))
     chunk = _whole(listening, "chunk_size", _whole(audio, "chunk_size", 8 * rate))
     config = RoformerConfig(
@@ -86,17 +85,18 @@ def config_of(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Rof
         mask_hidden=_size(tensors, "mask_estimators.0.to_freqs.0.0.0.weight"),
         mask_layers=_count(tensors, r"mask_estimators\.0\.to_freqs\.0\.0\.(\d+)\.") // 2 + 1,
         block_norm=f"layers.0.{along}.norm.gamma" in tensors, final_norm="final_norm.gamma" in tensors,
-        skips=bool(model.get("skip_connection")), values=_values(tensors), zero_dc=bool(model.get("zero_dc")),
+        streams=tensors[streams].shape[0] if streams in tensors else 1,
+        rounds=_whole(model, "mc_hyper_conn_sinkhorn_iters", 2), skips=bool(model.get("skip_connection")),
+        values=_values(tensors), zero_dc=bool(model.get("zero_dc")),
         seconds=chunk / rate, overlap=_whole(listening, "num_overlap", 2),
     )  # fmt: skip
     told = {"dim": config.width, "depth": config.blocks, "heads": heads, "dim_head": config.head,
-            "num_stems": len(stems), "linear_transformer_depth": config.depths[0],
-            "time_transformer_depth": config.depths[1], "freq_transformer_depth": config.depths[2]}  # fmt: skip
+            "num_stems": len(stems), "num_residual_streams": config.streams,
+            "linear_transformer_depth": config.depths[0], "time_transformer_depth": config.depths[1],
+            "freq_transformer_depth": config.depths[2]}  # fmt: skip
     for name, value in told.items():
-        if name in model and int(model[name] or 0) != value:
-            raise ValueError(
-                f"the settings say {name}: {model[name]}, the tensors {value}: they belong to another file"
-            )
+        if name in model and (model[name] or 0) != value:
+            raise ValueError(f"the settings say {name}: {model[name]}, the tensors {value}: they are of another file")
     return config
 
 
@@ -187,15 +187,14 @@ def _stems(settings: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], st
 
 def _refuse(tensors: Mapping[str, Tensor], model: Mapping[str, Any]) -> None:
     """Raise ValueError for a network that is not built here, naming the setting."""
-    marks = {"num_residual_streams": ("static_alpha", "static_beta", "dynamic_alpha", "dynamic_beta", "pre_branch"),
-             "use_pope": ("pope_embed",), "lora": ("lora_A", "lora_B")}  # fmt: skip
+    marks = {"residual streams without bounds": ("dynamic_alpha_scale",), "use_pope": ("pope_embed",),
+             "lora": ("lora_A", "lora_B")}  # fmt: skip
     for setting, parts in marks.items():
         name = next((name for name in tensors if any(part in name for part in parts)), None)
         if name is not None:
             raise ValueError(f"networks with {setting} are not supported (the checkpoint has {name})")
-    for setting, plain in (("num_residual_streams", 1), ("num_residual_fracs", 1)):
-        if model.get(setting, plain) != plain:
-            raise ValueError(f"networks with {setting}: {model[setting]} are not supported, only {plain}")
+    if model.get("num_residual_fracs", 1) != 1:
+        raise ValueError(f"networks with num_residual_fracs: {model['num_residual_fracs']} are not supported, only 1")
     for setting, value in model.items():
         if setting not in _READ | _IDLE and value not in (None, False, 0):
             raise ValueError(f"networks with {setting}: {value} are not supported")

@@ -113,7 +113,7 @@ SEPARATORS: dict[str, Callable[[], Separator]] = {
     "unet-sigmoid-mono": lambda: NetworkSeparator(unet(mask="sigmoid", channels=1), SMALL),
     "roformer": lambda: RoformerSeparator(roformer_made.network(), SMALL),
     "roformer-mel-rest": lambda: RoformerSeparator(
-        roformer_made.network(stems=("vocals",), rest="other", channels=1, bands=(), mel_bands=12, block_norm=True)
+        roformer_made.network(stems=("vocals",), rest="other", channels=1, bands=(), mel_bands=12, streams=2)
     ),
     "filters-any-rate": lambda: _with(WrapSeparator(Filters(), ("a", "b"), 16000, None, levelled=False), SMALL),
     "bend-levelled-batched": lambda: WrapSeparator(

@@ -67,6 +67,8 @@ _SMALL = {"dim": 16, "depth": 2, "dim_head": 8, "heads": 2, "stereo": True, "fla
         ("BSRoformer", {"stft_n_fft": 512, "stft_win_length": 400, "stft_hop_length": 100, "freq_range": (4, 257),
                         "freqs_per_bands": (3, 50, 100, 100), "num_stems": 2, "heads": 3, "zero_dc": True}),
         ("MelBandRoformer", {"num_bands": 60, "linear_transformer_depth": 0}),
+        ("BSRoformer", {"num_residual_streams": 4, "time_transformer_depth": 2, "mc_hyper_conn_sinkhorn_iters": 3}),
+        ("MelBandRoformer", {"num_bands": 24, "num_residual_streams": 3, "linear_transformer_depth": 1}),
         ("MelBandRoformer", {"num_bands": 24, "time_transformer_depth": 2, "num_stems": 3, "stereo": False}),
     ],
 )  # fmt: skip
