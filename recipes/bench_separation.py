@@ -22,7 +22,7 @@ from ..eval import oracles
 from ..eval.separation import BssSettings, median, utterance_sdr, windowed_sdr
 from ..gen.separation.contract import Separator
 from ..gen.separation.registry import REGISTRY, get
-from . import bench_real_stems, bench_roformer, bench_separation_limits, bench_separation_page
+from . import bench_demucs, bench_real_stems, bench_roformer, bench_separation_limits, bench_separation_page
 from .stems_data import StemCorpus
 
 #: Separators that are scored on recordings, too: a method of each kind.
@@ -66,7 +66,7 @@ def report(
         "schema": "descant-bench-separation/1", "descant": __version__, "songs": count, "rate": corpus.rate,
         "hours": round(sum(corpus.lengths[:count]) / corpus.rate / 3600, 3), "stems": list(corpus.stems),
         "fonts": sorted(set(corpus.fonts[:count])), "oracle_window": oracles.OracleSettings().window, "rows": rows,
-        "real": on_real, "limits": bench_separation_limits.report() if limits else None,
+        "real": on_real, "limits": bench_separation_limits.report() if limits else None, "demucs": None,
         "roformer": bench_roformer.report() if limits else None,
     }  # fmt: skip
 
@@ -85,11 +85,20 @@ def write(
         methods = {name: get(name) for name in heard}
         if bench_separation_page.write(folder / PAGE, StemCorpus(data), methods, ALIASES):
             found = {**found, "page": PAGE}
+    if found.get("demucs") is None:  # measured by a command of its own, which is not asked again here
+        found = {**found, "demucs": _held(folder).get("demucs")}
     files = {"separation.json": json.dumps(found, indent=1) + "\n", "separation.md": page(found)}
     for name, text in files.items():
         with whole_file(folder / name) as part:
             part.write_text(text, encoding="utf-8")
     return [folder / name for name in files]
+
+
+def _held(folder: Path) -> dict[str, Any]:
+    """The report that is in a folder."""
+    path = folder / "separation.json"
+    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return held
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -123,6 +132,8 @@ def page(found: Mapping[str, Any]) -> str:
         lines += bench_real_stems.section(found["real"])
     if found.get("limits"):
         lines += bench_separation_limits.section(found["limits"])
+    if found.get("demucs"):
+        lines += bench_demucs.section(found["demucs"])
     if found.get("roformer"):
         lines += bench_roformer.section(found["roformer"])
     return "\n".join(lines) + "\n"

@@ -58,11 +58,11 @@ def run(name: str, song: str, out: str) -> None:
 
 def promises(method: Separator, seconds: float = 12.0) -> dict[str, float]:
     """Largest differences, relative to the mix's peak: sum and mix, two runs, stream and whole, inverted and half."""
-    mix = torch.from_numpy(_noise(round(seconds * _RATE), np.random.default_rng(0)).T.copy())
+    mix = sound(seconds)
     peak = float(mix.abs().max())
     first, again = method.separate(mix, _RATE), method.separate(mix, _RATE)
     names = list(first)
-    blocks = list(method.stream(list(mix.split(7919, -1)), _RATE))
+    blocks = list(method.stream(list(torch.split(mix, 7919, -1)), _RATE))
     streamed = {name: torch.cat([block[name] for block in blocks], -1) for name in names}
     other = method.separate(-0.5 * mix, _RATE)
     total = torch.stack([first[name] for name in names]).sum(0) + first.residual
@@ -72,6 +72,11 @@ def promises(method: Separator, seconds: float = 12.0) -> dict[str, float]:
         "stream": max(float((first[name] - streamed[name]).abs().max()) for name in names) / peak,
         "gain": max(float((-0.5 * first[name] - other[name]).abs().max()) for name in names) / peak,
     }
+
+
+def sound(seconds: float) -> torch.Tensor:
+    """Stereo sound at 44.1 kHz that is the same every time, [2, T]."""
+    return torch.from_numpy(_noise(round(seconds * _RATE), np.random.default_rng(0)).T.copy())
 
 
 def section(found: Mapping[str, Any]) -> list[str]:
@@ -100,11 +105,12 @@ def _song(path: Path, minutes: float) -> None:
             left -= count
 
 
-def _noise(count: int, dice: np.random.Generator) -> np.ndarray:
+def _noise(count: int, dice: np.random.Generator) -> np.ndarray[Any, Any]:
     """A chord, a pulse and noise [count, 2], different in its channels."""
     time = np.arange(count) / _RATE
-    tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in (110.0, 220.5, 331.0))
+    tones = np.sum([np.sin(2 * np.pi * hertz * time) for hertz in (110.0, 220.5, 331.0)], 0)
     pulse = np.exp(-20 * (time % 0.5)) * dice.standard_normal(count)
     wide = dice.standard_normal((count, 2)) * 0.01
     sound = 0.1 * tones[:, None] * np.array([1.0, 0.7]) + 0.2 * pulse[:, None] + wide
-    return sound.astype(np.float32)
+    made: np.ndarray[Any, Any] = sound.astype(np.float32)
+    return made
