@@ -32,8 +32,8 @@ class SmsConfig:
     rate: int = 32000
     """Sample rate in Hz."""
     channels: int = 2
-    window: int = 4096
-    """Samples of a frame that is heard."""
+    window: int = 8192
+    """Samples of a frame that is heard; low notes need long ones."""
     hop: int = 512
     """Samples from frame to frame, heard and played."""
     width: int = 128

@@ -15,7 +15,7 @@ from descant.recipes import builtin, separator, stems_data
 from descant.recipes.separator import recipe, task_of
 from descant.recipes.separator_config import SeparatorRecipe
 from descant.recipes.separator_data import grouping
-from descant.recipes.separator_sms import SmsTask, distance, pitches
+from descant.recipes.separator_sms import SmsTask, distance, pitch_loss, pitches
 from descant.recipes.stems_data import Mixing, StemCorpus
 
 TINY = SmsConfig(rate=8000, window=1024, hop=128, width=24, reach=(1, 2), harmonics=12, bands=9, lowest=28)
@@ -56,6 +56,15 @@ def test_the_distance_hears_the_spectrum_and_no_phase() -> None:
     assert float(distance(one, one)) == 0.0
     assert float(distance(turned, one)) < 0.2 * float(distance(other, one))
     assert float(distance(0 * one, one)) > float(distance(0.5 * one, one)) > 0.1
+
+
+def test_the_loss_of_a_pitch_is_least_at_that_pitch() -> None:
+    wanted = torch.tensor([5])
+
+    def loss(place: int) -> float:
+        return float(pitch_loss(6.0 * torch.nn.functional.one_hot(torch.tensor([place]), 20).float(), wanted))
+
+    assert loss(6) == pytest.approx(loss(4)) and loss(5) < loss(6) < loss(9)
 
 
 def test_silence_has_finite_gradients() -> None:
