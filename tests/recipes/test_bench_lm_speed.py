@@ -17,6 +17,9 @@ from descant.recipes.bench_lm_endless import drift
 from descant.recipes.bench_lm_gpu import GpuRun, Training
 from descant.recipes.bench_lm_gpu import measure as on_device
 from descant.recipes.bench_lm_gpu_page import gpu_part
+from descant.recipes.bench_lm_realtime import RealtimeRun
+from descant.recipes.bench_lm_realtime import measure as in_time
+from descant.recipes.bench_lm_realtime import page as in_time_page
 from descant.recipes.bench_lm_shape import ShapeRun
 from descant.recipes.bench_lm_speed import SpeedRun, chosen, report, write
 
@@ -135,8 +138,8 @@ def test_wrong_settings_say_what_is_allowed() -> None:
         SpeedRun(minutes=0.0)
     with pytest.raises(ValueError, match="at least one step"):
         ShapeRun(steps=0)
-    assert chosen(None, None) == ("machine", "shape", "embedded", "endless", "gpu")
-    assert chosen(None, "x")[3] == "int8" and chosen(["shape"], "x", "cuda") == ("shape",)
+    assert chosen(None, None) == ("machine", "shape", "realtime", "embedded", "endless", "gpu")
+    assert chosen(None, "x")[4] == "int8" and chosen(["shape"], "x", "cuda") == ("shape",)
     assert chosen(None, None, "cuda") == ("gpu",)
 
 
@@ -194,3 +197,25 @@ def test_without_a_gpu_the_page_says_so_and_keeps_what_a_gpu_did(
     assert "| made | 1 | 1234 |" in write(tmp_path, none).read_text(encoding="utf-8")
     kept = json.loads((tmp_path / "lm.json").read_text(encoding="utf-8"))
     assert kept["about"] == shape["about"]
+
+
+def test_in_time_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from descant.lm import fast_threads
+
+    # an idle machine, and steps that are worth a thread each
+    monkeypatch.setattr(fast_threads, "others", lambda: 0.0)
+    monkeypatch.setattr(fast_threads, "WORTH", 100)
+    run = RealtimeRun(seconds=0.4, prompt=0.1, shape=TINY, steps=2)
+    found = in_time(run, lambda _: None)
+    one, two = found["rows"]
+    assert (one["offered"], one["taken"], two["offered"]) == (1, 1.0, 2) and 1.0 <= two["taken"] <= 2.0
+    for row in found["rows"]:
+        assert row["x"] == pytest.approx(0.4 / row["s"]) and 0 < row["first_s"] < row["s"]
+        if found["one_call"]:
+            parts = dict(row["parts"])
+            assert parts.pop("step") == pytest.approx(sum(parts.values()))
+    text = in_time_page(found)
+    assert f"**{one['x']:.2f}**" in text and ("everything else" in text) == found["one_call"]
+    assert "everything else" not in in_time_page({**found, "rows": [{**one, "parts": {}}]})
+    with pytest.raises(ValueError, match="a frame of each"):
+        RealtimeRun(prompt=0.0)
