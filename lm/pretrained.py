@@ -101,6 +101,8 @@ def _weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
 
     try:
         found = from_bytes(path.read_bytes())
+    except MemoryError:
+        raise
     except Exception as error:  # the reader raises its own kinds of error for a damaged file
         if pickled(path):
             raise ValueError(f"{path} is a pickle by another name, which is not opened: {_INSTEAD}") from None

@@ -1,6 +1,7 @@
 """What is said when memory runs out. Sizes are beyond any machine's addresses, so nothing is ever taken."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from descant.lm.condition import Condition
 from descant.lm.model import TokenLM
 from descant.lm.musicgen import MusicGenLM
 from descant.lm.musicgen_config import MusicGenConfig
+from descant.lm.pretrained import load
 from descant.lm.room import lacking, room
 from descant.lm.sample import sample, stream
 
@@ -55,6 +57,16 @@ def test_music_that_is_too_long_says_what_to_ask_for(model: TokenLM) -> None:
     flat = TokenLM(dataclasses.replace(model.config, pattern="flat"))
     with pytest.raises(RuntimeError, match=wanted):
         sample(flat, 10**15, Condition())
+
+
+def test_a_model_that_is_too_large_to_load(model: TokenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(_: bytes) -> None:
+        raise MemoryError
+
+    model.save(tmp_path)
+    monkeypatch.setattr("safetensors.torch.load", hungry)
+    with pytest.raises(RuntimeError, match=r"no memory for the weights of .*: choose a smaller model"):
+        load(tmp_path)
 
 
 def test_a_musicgen_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:

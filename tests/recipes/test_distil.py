@@ -15,6 +15,7 @@ from descant.recipes import lm as recipes
 from descant.recipes.distil import PLAIN, DistilTask, divergence
 from descant.recipes.loop import override
 from descant.recipes.tokens import TokenSet
+from descant.recipes.world import World
 
 from .lm_runs import shards, small
 
@@ -87,6 +88,9 @@ def test_what_a_step_draws(data: Path, teacher: str) -> None:
     # the same step draws the same, in parts as at once
     halves = DistilTask(small(init=teacher, accumulate="2", **DISTIL), held, held)._parts(3)
     assert torch.equal(torch.cat([batch.guidance for _, batch in halves]), task._parts(3)[0][1].guidance)
+    # processes draw for the whole batch and take their shares
+    shares = [DistilTask(small(init=teacher, **DISTIL), held, held, World(rank=rank, size=2)) for rank in range(2)]
+    assert torch.equal(torch.cat([one._parts(3)[0][1].guidance for one in shares]), task._parts(3)[0][1].guidance)
     figures = task.step(0, {})
     assert {"kl_0", "kl_3", "loss"} <= set(figures) and not {"ce_0"} & set(figures)
     assert not any(value.requires_grad for value in task.teacher.parameters())
