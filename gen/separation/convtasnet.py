@@ -59,6 +59,8 @@ class ConvTasNetConfig:
             raise ValueError(f"kernel {self.kernel} must be even, taps {self.taps} odd")
         if not 1 <= self.blocks <= 20 or min(self.filters, self.width, self.hidden, self.repeats, self.rate) < 1:
             raise ValueError("filters, width, hidden, repeats and rate must be positive, blocks 1 to 20")
+        if self.blocks * self.repeats > 512:
+            raise ValueError(f"{self.blocks} blocks {self.repeats} times are too many: at most 512 in all")
         if self.mask not in ("sigmoid", "relu"):
             raise ValueError(f"unknown mask {self.mask!r}: sigmoid or relu")
 

@@ -22,6 +22,7 @@ from descant.recipes.separator_data import Mixtures
 from descant.recipes.separator_losses import matched
 from descant.recipes.separator_teacher import ramp
 from descant.recipes.stems_data import Mixing, StemCorpus
+from descant.recipes.world import World
 
 STEMS = ("drums", "bass", "lead", "other")
 TASNET = ConvTasNetConfig(rate=8000, filters=24, kernel=16, width=12, hidden=16, blocks=3, repeats=1)
@@ -200,6 +201,21 @@ def test_the_network_agrees_with_its_teacher_more_and_more(folder: Path, audio: 
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.2
+
+
+def test_two_processes_share_the_unlabelled_mixes(folder: Path, audio: Path) -> None:
+    config = small(replace(KINDS["conv-tasnet"], unlabelled=Unlabelled(data=str(audio), ramp=0, batch=4)))
+    task = SeparatorTask(config, StemCorpus(folder), StemCorpus(folder))
+    assert task.teacher is not None
+    with torch.no_grad():
+        for value in task.network.parameters():
+            value.mul_(1.1)
+        _, whole = task.teacher.loss(task.network, 3, World())
+        halves = [task.teacher.loss(task.network, 3, World(rank=rank, size=2))[1] for rank in (0, 1)]
+    assert float(halves[0]) != float(halves[1])
+    assert float(sum(halves)) / 2 == pytest.approx(float(whole), rel=1e-4)
+    with pytest.raises(ValueError, match="cannot be shared"):
+        task.teacher.loss(task.network, 3, World(size=3))
 
 
 def test_the_weight_of_the_teacher_rises() -> None:

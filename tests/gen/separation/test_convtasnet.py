@@ -138,6 +138,7 @@ def test_an_exported_network_is_a_model_of_the_front_door(tmp_path: Path) -> Non
     [
         ({"kernel": 15}, "even"), ({"taps": 2}, "odd"), ({"mask": "tanh"}, "sigmoid or relu"),
         ({"stems": ("a", "a")}, "different names"), ({"channels": 3}, "1 or 2"), ({"blocks": 40}, "1 to 20"),
+        ({"repeats": 10**9}, "at most 512"),
     ],
 )  # fmt: skip
 def test_sizes_are_checked(changes: dict[str, object], said: str) -> None:
