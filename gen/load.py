@@ -17,6 +17,7 @@ from ..codec import pretrained as codec_files
 from ..codec.contract import Codec
 from ..lm import lora
 from ..lm import pretrained as lm_files
+from ..lm.fast_graph import room
 from ..lm.fast_linear import PRECISIONS
 from ..lm.model import TokenLM
 from ..lm.musicgen_files import is_musicgen
@@ -134,12 +135,16 @@ class Studio:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Work without gradients on this studio's number of threads; torch's setting is restored afterwards."""
+        """Work without gradients on this studio's number of threads; torch's setting is restored afterwards.
+
+        Raises RuntimeError, saying what to lower, when a GPU's memory does not suffice.
+        """
         before = torch.get_num_threads()
         try:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            with torch.no_grad():  # not inference_mode: what comes out may go into training
+            # not inference_mode: what comes out may go into training
+            with torch.no_grad(), room(next(self.lm.parameters()).device, "this music"):
                 yield
         finally:
             torch.set_num_threads(before)

@@ -79,3 +79,15 @@ def test_the_command_line_says_it_in_one_line(command, monkeypatch, capsys, tmp_
     assert main([*command, "--device", "cuda", "-o", str(tmp_path / "x.wav")]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and ("sees no CUDA device" in told[0] or "test_device.py" in told[0])
+
+
+def test_a_full_device_says_what_to_lower(model_folder, monkeypatch) -> None:
+    studio = load(model_folder)
+
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    monkeypatch.setattr(studio.codec, "decode", full)
+    with pytest.raises(RuntimeError, match="no memory on cpu for this music: ask for a shorter duration") as told:
+        studio.generate("slow blues", duration=0.2)
+    assert "\n" not in str(told.value)
