@@ -169,7 +169,6 @@ class Program:
         side = torch.cuda.Stream(self.step.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.step.device))
         with torch.inference_mode(), torch.cuda.device(self.step.device):
-            self._rewind()
             with torch.cuda.stream(side):
                 for _ in range(3):
                     self._rewind()
