@@ -21,6 +21,8 @@ from .network import StemNetwork, checked
 
 #: Lowest bins that are heard one by one, and mel bands over all of them.
 _BINS, _MELS = 256, 64
+#: Multiples of a pitch that are looked at to tell whether it sounds (Bittner et al., 2017); half of it tells octaves.
+_MULTIPLES = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,8 @@ class SmsNetwork(StemNetwork):
         self.layers = nn.ModuleList(nn.Conv1d(c.width, c.width, 3, padding=reach, dilation=reach) for reach in c.reach)
         self.norms = nn.ModuleList(nn.LayerNorm(c.width) for _ in c.reach)
         self.norm = nn.LayerNorm(c.width)
+        # one rule for all pitches: what a few seconds teach about one holds for the others
+        self.salience = nn.Sequential(nn.Linear(len(_MULTIPLES), 24), nn.GELU(), nn.Linear(24, 1))
         self.leave = nn.Linear(c.width, c.grid + 1 + c.harmonics + c.bands)
 
     def forward(self, wav: Tensor, keep: Sequence[int] | None = None) -> Tensor:
@@ -107,8 +111,20 @@ class SmsNetwork(StemNetwork):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = x + layer(functional.gelu(norm(x)).transpose(1, 2)).transpose(1, 2)
         logits, amplitude, shares, noise = self.leave(self.norm(x)).float().split([c.grid, 1, c.harmonics, c.bands], -1)
+        logits = logits + self.salience((10 * self._multiples(size)).log1p())[..., 0].float()
         # far below the mixture to begin with
         return Controls(logits, _positive(amplitude[..., 0] - 1), shares.softmax(-1), _positive(noise - 5))
+
+    def _multiples(self, size: Tensor) -> Tensor:
+        """Magnitudes [B, F, bins] -> those at the multiples of each pitch of the grid, [B, F, grid, P]."""
+        c = self.config
+        pitch = c.lowest + torch.arange(c.grid, dtype=torch.float64) / c.steps
+        hertz = 440 * 2 ** ((pitch - 69) / 12)
+        place = (hertz[:, None] * torch.tensor(_MULTIPLES, dtype=torch.float64) * c.window / c.rate).to(size)
+        place = place.clamp(max=c.window // 2 - 1)
+        left = place.floor().long()
+        share = place - left
+        return size[..., left] * (1 - share) + size[..., left + 1] * share
 
     def played(self, controls: Controls) -> Tensor:
         """Controls of F frames -> wav [B, F * hop]."""
