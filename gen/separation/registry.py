@@ -175,10 +175,11 @@ def _foreign(path: Path) -> Separator:
         matches, load = kind()
         if matches(found):
             return load(path)
-    first = next(iter(sorted(found.names)), "nothing")
-    raise ValueError(
-        f"{path} is no checkpoint of {', '.join(CHECKPOINTS) or 'any kind'}: its tensors begin with {first}"
-    )
+    if found.classes:
+        raise ValueError(
+            f"{path} holds more than tensors ({min(found.classes)}): save its state dict alone, if you trust it"
+        )
+    raise ValueError(f"{path} is no checkpoint of {', '.join(CHECKPOINTS)}: its tensors begin with {min(found.names)}")
 
 
 def separate(
