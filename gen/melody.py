@@ -1,8 +1,9 @@
 """The tune of a recording: one fundamental frequency for each frame of a codec, or none where nothing sings.
 
 The strength of every pitch is its match with the spectrum: lobes at its partials, weaker with their number, and
-negative hills between them, which keep the octave below from being taken for the note (A. Camacho and J. Harris, A
-sawtooth waveform inspired pitch estimator for speech and music, 2008). The strongest pitches of each frame are joined
+troughs between them, which keep the octave below from being taken for the note (after A. Camacho and J. Harris, A
+sawtooth waveform inspired pitch estimator for speech and music, 2008). What has just begun counts extra, because
+strings and rooms ring on beneath a tune. The strongest pitches of each frame are joined
 to the smoothest strong path by dynamic programming, rests included (after J. Salamon and E. Gomez, Melody Extraction
 from Polyphonic Music Signals using Pitch Contour Characteristics, 2012, who describe strength, continuity and voicing
 as these three steps). Give it the lead alone where there is one: :func:`descant.separate` makes it.
@@ -31,7 +32,8 @@ _STEPS = 5  # places per semitone
 _FFT = 4096
 _SPAN = 20.0  # seconds decided at a time
 _AROUND = 2.0  # seconds heard on both sides of them
-_HOLD = 3  # candidates of a frame are no nearer than this many places
+# shape of the kernels: half a lobe in semitones and at least in Hz, depth of the troughs, fall with frequency
+_LOBE, _NARROWEST, _TROUGH, _TILT = 1.5, 20.0, 0.2, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +56,12 @@ class TuneSettings:
     fresh: float = 0.5
     """Share of what has newly begun to sound: strings that ring on beneath a tune are no part of it."""
     lag: float = 0.06
+    """What is louder than this many seconds before has just begun."""
     fade: float = 0.1
     """Seconds after which what began counts a third."""
     power: float = 0.5
     """Magnitudes are taken to it: less hears soft partials, more the loud ones."""
-    range_db: float = 38.0
+    range_db: float = 55.0
     """Quieter than the loudest frames around by more than this: a rest."""
     floor_db: float = -60.0
     """Quieter than this, of full scale: a rest."""
@@ -68,6 +71,8 @@ class TuneSettings:
             raise ValueError(f"a window of {self.window} s is out of range: 0.02 to {_FFT / RATE:g} s")
         if not (1 <= self.partials <= 40 and 0 < self.decay <= 1 and 1 <= self.candidates <= 40):
             raise ValueError(f"partials and candidates lie in 1..40 and decay in 0..1, got {self}")
+        if not 0 <= self.fresh <= 1 or min(self.lag, self.fade, self.power) <= 0:
+            raise ValueError(f"fresh lies in 0..1; lag, fade and power are more than 0, got {self}")
         if min(self.leap, self.enter, self.range_db) < 0 or not 0 < self.voiced < 1:
             raise ValueError(f"costs must not be negative and voiced lies in 0..1, got {self}")
 
@@ -164,7 +169,7 @@ def tune_of(
 
 @functools.lru_cache(maxsize=4)
 def _bank(partials: int, decay: float) -> Tensor:
-    """Kernels of unit length [places, _FFT // 2 + 1]: a cosine from partial to partial, negative half-way between."""
+    """Kernels of unit length [places, _FFT // 2 + 1]: a lobe at each partial, a shallow trough half-way between."""
     hertz = torch.arange(_FFT // 2 + 1, dtype=torch.float64) * RATE / _FFT
     notes = torch.arange(LOW, HIGH + 1e-6, 1 / _STEPS, dtype=torch.float64)
     rows = []
@@ -172,11 +177,14 @@ def _bank(partials: int, decay: float) -> Tensor:
         place = hertz / first
         number = place.round().clamp(min=1)
         away = (place - number).abs()
-        wave = torch.cos(2 * math.pi * away)
-        # between partials the negative half counts half; below the first one and above the last nothing sounds
-        hill = torch.where(away < 0.25, wave, 0.5 * wave)
-        edge = (place < 0.25) | (place > partials + 0.5)
-        row = torch.where(edge, 0.0, hill * decay ** (number - 1)) * (1 / place.clamp(min=0.25)).sqrt()
+        # as wide as a tone is out of tune, but never narrower than the window shows it nor than the next lobe allows
+        half = (number * (2 ** (_LOBE / 12) - 1)).clamp(min=_NARROWEST / first).clamp(max=0.25)
+        lobe = torch.where(away < half, torch.cos(0.5 * math.pi * away / half), 0.0)
+        trough = torch.where(away > 0.25, _TROUGH * torch.cos(2 * math.pi * away), 0.0)
+        # below half the first partial and above the last one nothing is expected
+        inside = (place >= 0.25) & (place <= partials + 0.5)
+        weight = decay ** (number - 1) * place.clamp(min=0.25) ** -_TILT
+        row = torch.where(inside, (lobe + trough) * weight, 0.0)
         rows.append(row / row.norm())
     return torch.stack(rows).float()
 
@@ -186,6 +194,7 @@ def _levelled(rows: Tensor) -> Tensor:
 
 
 def _fresh(spectrum: Tensor, settings: TuneSettings, frame_rate: float) -> Tensor:
+    """What has begun to sound a short while ago, and fades from then on: magnitudes [F, K] -> [F, K]."""
     lag = max(1, round(settings.lag * frame_rate))
     before = torch.cat([spectrum[:1].expand(lag, -1) * 0, spectrum])[: len(spectrum)]
     # the loudest around, so that a partial that wavers is not new
