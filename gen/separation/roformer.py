@@ -18,8 +18,8 @@ from torch.nn import functional
 from . import roformer_bands
 from .roformer_layers import Transformer, unit
 
-#: The longest frame.
-_WINDOW = 1 << 17
+#: The longest frame in samples, and the longest sound that is heard at a time in seconds.
+_WINDOW, _SECONDS = 1 << 17, 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,13 @@ class RoformerConfig:
         if self.channels not in (1, 2):
             raise ValueError(f"a RoFormer hears 1 or 2 channels, not {self.channels}")
         sizes = (self.rate, self.hop, self.width, self.blocks, self.heads, self.hidden, self.mask_hidden,
-                 self.mask_layers, *self.depths[1:], self.seconds, self.streams, self.rounds)  # fmt: skip
-        if min(sizes) <= 0 or self.depths[0] < 0 or self.overlap < 1 or self.head < 2 or self.head % 2:
-            raise ValueError("sizes must be positive, head even, overlap 1 or more")
+                 self.mask_layers, *self.depths[1:], self.streams, self.rounds)  # fmt: skip
+        if min(sizes) < 1 or self.depths[0] < 0 or self.head < 2 or self.head % 2:
+            raise ValueError("sizes must be positive, and head even")
+        if not 0 < self.seconds <= _SECONDS or not 1 <= self.overlap <= 64:
+            raise ValueError(
+                f"{self.seconds} s at a time, {self.overlap} times: at most {_SECONDS} s, and 1 to 64 times"
+            )
         if self.window % 2 or self.window > _WINDOW or not 2 * self.hop <= self.taper <= self.window:
             raise ValueError(f"a hop of {self.hop} and a window of {self.window}: the window must be even and hold two")
         if bool(self.bands) == bool(self.mel_bands):

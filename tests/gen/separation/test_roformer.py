@@ -189,6 +189,8 @@ def test_a_folder_holds_a_network(tmp_path: Any) -> None:
         ({"channels": 3}, "1 or 2 channels"),
         ({"head": 3}, "even"),
         ({"hop": 300}, "hold two"),
+        ({"seconds": float("nan")}, "at a time"),
+        ({"overlap": 0.5}, "0.5 times"),
         ({"window": 1 << 20, "taper": 1 << 20}, "window"),
         ({"mel_bands": 4}, "not both"),
         ({"bands": ()}, "not both"),
