@@ -74,7 +74,7 @@ class DistilTask(LMTask):
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """As :meth:`LMTask.validate`, and the divergence from the guided teacher: ``kl_3`` of the model told 3,
+        """As :meth:`LMTask.validate`, and the divergence from the guided teacher: ``told_3`` of the model told 3,
         ``untold_3`` of the teacher's one row with the conditions, which is what the model began with."""
         figures = super().validate(model)
         for weight in VALIDATED:
@@ -88,8 +88,8 @@ class DistilTask(LMTask):
                     one = _logits(self.lm, inputs, batch, 0)
                     other = _logits(self.teacher, inputs, replace(batch, guidance=None), 0)
                     rows.append([float(apart(wanted, each.log_softmax(-1), targets)[0]) for each in (one, other)])
-            kl, untold = torch.tensor(rows).mean(0).tolist()
-            figures |= {f"kl_{weight:g}": kl, f"untold_{weight:g}": untold}
+            told, untold = torch.tensor(rows).mean(0).tolist()
+            figures |= {f"told_{weight:g}": told, f"untold_{weight:g}": untold}
         return figures
 
     def _parts(self, step: int) -> list[tuple[Tensor, ConditionBatch]]:
