@@ -23,6 +23,12 @@ or rendered pieces. True stems are used where they add up to the mix; other song
 once. The same command again does only what is missing, after a crash too. 'descant prepare targets DIR' is the same; it
 is needed for a folder that is called like another kind.
 """
+_BENCH = """examples:
+  descant bench melody --data data/stems/test --pieces data/pieces/test.jsonl.gz -o docs/benchmarks
+  descant bench melody --data data/stems/test --pieces data/pieces/test.jsonl.gz --songs 4 --json
+
+Writes OUT/melody.md and OUT/melody.json: the tune follower and the leak meter of 'descant prepare DIR'.
+"""
 
 
 def add_prepare(kinds: _Commands[Any]) -> None:
@@ -46,6 +52,41 @@ def add_prepare(kinds: _Commands[Any]) -> None:
     one.add_argument("--json", action="store_true", help="the summary as JSON on standard output")
     one.add_argument("--quiet", action="store_true", help="no progress, no summary")
     one.set_defaults(run=run_prepare)
+
+
+def add_bench(kinds: _Commands[Any]) -> None:
+    """Add ``melody`` to the kinds of ``descant bench``."""
+    raw = argparse.RawDescriptionHelpFormatter
+    text = "the tune follower and the leak meter on held-out songs"
+    one: argparse.ArgumentParser = kinds.add_parser(
+        "melody", help=text, description=text, epilog=_BENCH, formatter_class=raw, allow_abbrev=False
+    )
+    one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error happened")
+    one.add_argument("--data", required=True, metavar="DIR", help="packed stems of 'descant prepare stems'")
+    one.add_argument("--pieces", required=True, metavar="FILE", help="the .jsonl.gz they were rendered from")
+    one.add_argument("--model", default="embedded", metavar="NAME", help="the separator (default: embedded)")
+    one.add_argument("--songs", type=int, metavar="N", help="the first N songs")
+    one.add_argument("-o", "--out", metavar="DIR", help="folder for the report")
+    one.add_argument("--json", action="store_true", help="the report as JSON on standard output")
+    one.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    one.set_defaults(run=run_bench)
+
+
+def run_bench(args: argparse.Namespace) -> None:
+    """``descant bench melody``."""
+    if args.out is None and not args.json:
+        raise RequestError("name a folder with -o, or ask for --json")
+    if args.songs is not None and args.songs < 1:
+        raise RequestError(f"--songs {args.songs}: at least 1")
+    from ..recipes import bench_melody
+
+    found = bench_melody.report(args.data, args.pieces, args.model, args.songs, None if args.quiet else _say)
+    if args.out is not None:
+        bench_melody.write(args.out, found)
+        if not args.quiet:
+            _say(f"the report is {Path(args.out) / 'melody.md'}")
+    if args.json:
+        print(json.dumps(found, indent=1))
 
 
 def run_prepare(args: argparse.Namespace) -> None:

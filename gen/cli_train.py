@@ -201,6 +201,7 @@ def _add_bench(commands: _Commands[Any]) -> None:
     cli_bench_lm.add_lm(kinds)
     cli_bench_score.add_score(kinds)
     cli_separation.add_bench(kinds)
+    cli_targets.add_bench(kinds)
 
 
 def pairs(settings: Sequence[str]) -> dict[str, str]:

@@ -190,7 +190,8 @@ def _bank(partials: int, decay: float) -> Tensor:
 
 
 def _levelled(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    levelled: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    return levelled
 
 
 def _fresh(spectrum: Tensor, settings: TuneSettings, frame_rate: float) -> Tensor:

@@ -163,7 +163,8 @@ class _Run:
 
     def sort(self, jobs: Sequence[Job]) -> list[Job]:
         """Find what is there already -> what is to do."""
-        waiting, seen = [], {}
+        waiting: list[Job] = []
+        seen: dict[str, str] = {}
         for job in jobs:
             try:
                 key = key_of(job, self.desk.header, self.state, self.desk.soundfont)

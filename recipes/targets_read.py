@@ -166,7 +166,8 @@ class TargetSet:
     def _codes(self, rows: np.ndarray) -> Tensor:
         """Packed [1 + N, F, n] -> int64 [1 + N, K, F]."""
         flat = packed.unpack(rows.reshape(-1, rows.shape[2]), self.mark["books"], self.mark["bits"])
-        return torch.from_numpy(flat.astype(np.int64)).unflatten(0, rows.shape[:2]).transpose(1, 2).contiguous()
+        codes = flat.astype(np.int64).reshape(*rows.shape[:2], -1)
+        return torch.from_numpy(codes).transpose(1, 2).contiguous()
 
     def _chroma(self, file: Any, start: int, stop: int) -> Tensor:
         centres = (np.arange(start, stop) + 0.5) / self.frame_rate

@@ -106,7 +106,7 @@ class _Song:
         """Mean energy of every whole frame."""
         held = torch.cat([self.tail, square], 1)
         whole = held.shape[1] // self.hop * self.hop
-        self.energy.append(held[:, :whole].unflatten(1, (-1, self.hop)).mean(2))
+        self.energy.append(held[:, :whole].reshape(len(held), -1, self.hop).mean(2))
         self.tail = held[:, whole:].clone()
 
     def finish(self, rows: Rows) -> Made:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -71,19 +70,18 @@ def sound_blocks(track: Track, rate: int, start: float = 0.0, end: float | None 
     resampler: Rate | None = None
     held = torch.zeros(2, 0)
     skip, left = round(start * track.rate()), None if end is None else round((end - start) * track.rate())
-    with closing(own):
-        for piece in own:
-            dropped = min(skip, piece.shape[1])
-            piece, skip = piece[:, dropped:], skip - dropped
-            piece = piece if left is None else piece[:, :left]
-            left = None if left is None else left - piece.shape[1]
-            resampler = resampler or Rate(track.rate(), rate, 2)
-            held = torch.cat([held, resampler.push(audio.to_channels(piece, 2))], 1)
-            while held.shape[1] >= BLOCK:
-                yield held[:, :BLOCK].clone()
-                held = held[:, BLOCK:].clone()
-            if left == 0:
-                break
+    for piece in own:
+        dropped = min(skip, piece.shape[1])
+        piece, skip = piece[:, dropped:], skip - dropped
+        piece = piece if left is None else piece[:, :left]
+        left = None if left is None else left - piece.shape[1]
+        resampler = resampler or Rate(track.rate(), rate, 2)
+        held = torch.cat([held, resampler.push(audio.to_channels(piece, 2))], 1)
+        while held.shape[1] >= BLOCK:
+            yield held[:, :BLOCK].clone()
+            held = held[:, BLOCK:].clone()
+        if left == 0:
+            break
     if resampler is None or skip:
         raise AudioError(f"{track.path}: ends before {start:g} s; choose an earlier start")
     held = torch.cat([held, resampler.finish()], 1)
@@ -164,5 +162,5 @@ def _taken_apart(clip: Clip, rate: int, separator: Separator, roles: Sequence[st
         for place, wav in zip(places, made.stacked, strict=True):
             rows[1 + place] += wav
         rows[1 + roles.index("other")] += made.residual
-        yield outward.push(rows.flatten(0, 1)).unflatten(0, (-1, 2))
-    yield outward.finish().unflatten(0, (-1, 2))
+        yield outward.push(rows.flatten(0, 1)).reshape(1 + len(roles), 2, -1)
+    yield outward.finish().reshape(1 + len(roles), 2, -1)
