@@ -171,22 +171,22 @@ def _memory(minutes: Sequence[float]) -> dict[str, dict[str, float]]:
         torch.save({"klass": type(network), "args": args, "kwargs": kwargs, "state": state}, path)
         for length in minutes:
             found["ours"][f"{length:g}"] = memory(str(path), length)
-            code = "import sys; from descant.recipes import bench_demucs as b; b.whole(*sys.argv[1:])"
+            code = "import sys; from descant.recipes import bench_demucs as b; print(b.whole(*sys.argv[1:]))"
             command = [sys.executable, "-c", code, str(path), str(length)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found["theirs"][f"{length:g}"] = float(done.stdout)
     return found
 
 
-def whole(path: str, minutes: str) -> None:
-    """Separate so much sound as demucs does and write the peak memory to standard output, in a process of its own."""
+def whole(path: str, minutes: str) -> float:
+    """Separate so much sound as demucs does -> the peak memory in MB, of a process of its own."""
     from demucs.apply import apply_model
 
     from ..gen.separation.demucs_files import read
 
     (member,) = read(path)
     apply_model(member.network, sound(60 * float(minutes))[None], shifts=0, overlap=0.25)
-    sys.stdout.write(f"{peak_mb():.1f}")
+    return round(peak_mb(), 1)
 
 
 def _said(text: str) -> None:

@@ -6,7 +6,6 @@ process says the most memory it had.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -42,18 +41,18 @@ def memory(name: str, minutes: float) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         song = Path(scratch) / "song.flac"
         _song(song, minutes)
-        code = "import sys; from descant.recipes import bench_separation_limits as b; b.run(*sys.argv[1:])"
+        code = "import sys; from descant.recipes import bench_separation_limits as b; print(b.run(*sys.argv[1:]))"
         command = [sys.executable, "-c", code, name, str(song), str(Path(scratch) / "stems")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{name} on {minutes:g} minutes failed: {done.stderr.strip()[-300:]}")
-        return float(json.loads(done.stdout)["peak_mb"])
+        return float(done.stdout)
 
 
-def run(name: str, song: str, out: str) -> None:
-    """Separate one file and write the peak memory to standard output; what :func:`memory` starts."""
+def run(name: str, song: str, out: str) -> float:
+    """Separate one file -> the peak memory in MB, of the process of its own that :func:`memory` starts."""
     separate_file(song, out, get(name))
-    sys.stdout.write(json.dumps({"peak_mb": round(peak_mb(), 1)}))
+    return round(peak_mb(), 1)
 
 
 def promises(method: Separator, seconds: float = 12.0) -> dict[str, float]:
