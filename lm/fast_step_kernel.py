@@ -5,7 +5,7 @@ sums of products within 32: eleven and a sign, up to 8,192 columns. Products of 
 whatever the order, and every sum of floats is one row's, so a row's result depends neither on its neighbours nor on the
 number of threads.
 
-numba compiles it at the first use, some ten seconds. Its own way of writing products of 8-bit numbers is several times
+numba compiles it at the first use, five seconds or so. Its own way of writing products of 8-bit numbers is several times
 slower than the processor can: :mod:`descant.lm.fast_step_words` names the instruction.
 """
 
@@ -50,8 +50,10 @@ def step() -> Callable[..., None]:
 
     from .fast_step_words import words
 
-    def made(function: Any, fast: bool = True) -> Any:
-        return numba.njit(nogil=True, error_model="numpy", fastmath=set(_FAST) if fast else False)(function)
+    def made(function: Any, fast: bool = True, inner: bool = True) -> Any:
+        # what only the loop calls needs no way in from Python, which would take as long to compile as itself
+        way: dict[str, bool] = {"no_cpython_wrapper": inner, "no_cfunc_wrapper": inner}
+        return numba.njit(nogil=True, error_model="numpy", fastmath=set(_FAST) if fast else False, **way)(function)
 
     dots, power, meet = words()
     rounded = made(_rounded)
@@ -59,7 +61,8 @@ def step() -> Callable[..., None]:
     product = made(_product(dots), fast=False)
     norm, exp = made(_norm(rounded)), made(_exp(power))
     told = made(_told((rounded, product, norm, made(_softmax(exp)), meet)))
-    compiled: Callable[..., None] = made(_step((rounded, product, norm, made(_act(exp)), told, made(attend), meet)))
+    parts = (rounded, product, norm, made(_act(exp)), told, made(attend), meet)
+    compiled: Callable[..., None] = made(_step(parts), inner=False)
     return compiled
 
 
