@@ -23,7 +23,8 @@ _SEPARATE = """examples:
 
 --model: embedded, the trained one (default); hpss, hpss-rest, two-stage, centre, repet-sim, repet, rpca or nmf, which
 need no weights; htdemucs, htdemucs_ft, htdemucs_6s or hdemucs_mmi, of the demucs package and with its weights from the
-hub; or a folder or file with a separator of ours or with weights of another project (docs/separation-methods.md).
+hub; umx, umxhq or umxl, when torch's hub has their files; or a folder or file with a separator of ours or with weights
+of another project (docs/separation-methods.md).
 
 Writes OUT/<song>/<stem>.flac at the song's own rate, channels and length. --stems: names; -name for all but it; a+b for
 two as one. Stems and residual add up to the song. Long recordings take no more memory than short ones.

@@ -83,6 +83,12 @@ def _demucs(name: str) -> Separator:
     return named(name)
 
 
+def _openunmix(name: str) -> Separator:
+    from .openunmix_files import named
+
+    return named(name)
+
+
 #: Name -> what makes it, with nothing but the package. A new method is one more row.
 REGISTRY: dict[str, Callable[[], Separator]] = {
     "embedded": _embedded,
@@ -100,6 +106,7 @@ REGISTRY: dict[str, Callable[[], Separator]] = {
 #: Name -> what makes it, when that needs an extra or weights the user has to have: a ValueError says what is missing.
 OUTSIDE: dict[str, Callable[[], Separator]] = {
     **{name: partial(_demucs, name) for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi")},
+    **{name: partial(_openunmix, name) for name in ("umx", "umxhq", "umxl")},
 }
 
 
@@ -131,6 +138,18 @@ def _demucs_folder() -> ForeignFolder:
     return ForeignFolder(is_folder, load)
 
 
+def _openunmix_file() -> Foreign:
+    from .openunmix_files import is_file, load
+
+    return Foreign(is_file, load)
+
+
+def _openunmix_folder() -> ForeignFolder:
+    from .openunmix_files import is_folder, load
+
+    return ForeignFolder(is_folder, load)
+
+
 def _roformer_file() -> Foreign:
     from .roformer_checkpoint import matches
     from .roformer_separator import RoformerSeparator
@@ -139,11 +158,15 @@ def _roformer_file() -> Foreign:
 
 
 #: Project or architecture -> how to tell its checkpoint files, and what loads one. A new kind is one more row.
-CHECKPOINTS: dict[str, Callable[[], Foreign]] = {"Demucs": _demucs_file, "RoFormer": _roformer_file}
+CHECKPOINTS: dict[str, Callable[[], Foreign]] = {
+    "Demucs": _demucs_file,
+    "Open-Unmix": _openunmix_file,
+    "RoFormer": _roformer_file,
+}
 
 
 #: Project -> how to tell its folder, and what loads one, for folders that are not ours.
-FOLDERS: dict[str, Callable[[], ForeignFolder]] = {"Demucs": _demucs_folder}
+FOLDERS: dict[str, Callable[[], ForeignFolder]] = {"Demucs": _demucs_folder, "Open-Unmix": _openunmix_folder}
 
 
 def get(model: str | os.PathLike[str] = "embedded") -> Separator:

@@ -13,6 +13,8 @@ from descant.gen.separation.bandsplit_separator import BandSplitSeparator
 from descant.gen.separation.contract import Layout, Separator, WrapSeparator
 from descant.gen.separation.convtasnet import ConvTasNet, ConvTasNetConfig
 from descant.gen.separation.network import NetworkSeparator
+from descant.gen.separation.openunmix import OpenUnmix, OpenUnmixConfig
+from descant.gen.separation.openunmix_separator import OpenUnmixSeparator, OpenUnmixSettings
 from descant.gen.separation.registry import EMBEDDED, REGISTRY
 from descant.gen.separation.roformer_separator import RoformerSeparator
 from descant.gen.separation.sms_network import SmsConfig, SmsNetwork
@@ -98,9 +100,22 @@ def _demucs(count: int) -> Separator:
     return of(*(transformer(seed, segment=0.8) for seed in range(count)))
 
 
+def openunmix(seed: int = 0, count: int = 3, **changes: object) -> OpenUnmixSeparator:
+    sizes: dict[str, object] = {"bins": 129, "kept": 100, "hidden": 12, "layers": 2}
+    torch.manual_seed(seed)
+    networks = {}
+    for name in ("vocals", "drums", "bass", "other")[:count]:
+        networks[name] = OpenUnmix(OpenUnmixConfig(**{**sizes, **changes}))  # type: ignore[arg-type]
+        networks[name].bn3.weight.data.uniform_(0.2, 2)
+        networks[name].output_mean.data.uniform_(-0.2, 1)
+    return OpenUnmixSeparator(networks, OpenUnmixSettings(rate=16000, hop=64), SMALL)
+
+
 #: Every registered separator, and some with random weights that have other layouts, rates and channels.
 SEPARATORS: dict[str, Callable[[], Separator]] = {
     **{name: make for name, make in REGISTRY.items() if name != "embedded" or (EMBEDDED / "config.json").exists()},
+    "openunmix": openunmix,
+    "openunmix-mono": lambda: openunmix(channels=1, count=2, causal=True),
     "demucs": lambda: _demucs(1),
     "demucs-bag": lambda: _demucs(2),
     "bandsplit": lambda: BandSplitSeparator(network(), SMALL),
