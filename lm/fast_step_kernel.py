@@ -5,8 +5,8 @@ sums of products within 32: eleven and a sign, up to 8,192 columns. Products of 
 whatever the order, and every sum of floats is one row's, so a row's result depends neither on its neighbours nor on the
 number of threads.
 
-numba compiles it at the first use, five seconds or so. Its own way of writing products of 8-bit numbers is several times
-slower than the processor can: :mod:`descant.lm.fast_step_words` names the instruction.
+numba compiles it at the first use, five seconds or so. Its own way of writing products of 8-bit numbers is several
+times slower than the processor can: :mod:`descant.lm.fast_step_words` names the instruction.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def step() -> Callable[..., None]:
 
     def made(function: Any, fast: bool = True, inner: bool = True) -> Any:
         # what only the loop calls needs no way in from Python, which would take as long to compile as itself
-        way: dict[str, bool] = {"no_cpython_wrapper": inner, "no_cfunc_wrapper": inner}
-        return numba.njit(nogil=True, error_model="numpy", fastmath=set(_FAST) if fast else False, **way)(function)
+        way: dict[str, Any] = {"no_cpython_wrapper": inner, "no_cfunc_wrapper": inner}
+        way |= {"nogil": True, "error_model": "numpy", "fastmath": set(_FAST) if fast else False}
+        return numba.njit(**way)(function)
 
     dots, power, meet = words()
     rounded = made(_rounded)
