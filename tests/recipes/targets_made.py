@@ -48,7 +48,8 @@ def stems(seconds: float = 3.0, rate: int = RATE) -> dict[str, np.ndarray]:
     }
     size = min(len(wav) for wav in made.values())
     return {
-        name: np.stack([wav[:size], 0.8 * wav[:size] if name == "bass" else wav[:size]], 1) for name, wav in made.items()
+        name: np.stack([wav[:size], 0.8 * wav[:size] if name == "bass" else wav[:size]], 1)
+        for name, wav in made.items()
     }
 
 

@@ -127,7 +127,7 @@ def test_stems_of_other_rates_and_lengths_are_lined_up(tmp_path, cheap):
     folder = song_folder(tmp_path / "music" / "song", parts, sum(parts.values()))
     soundfile.write(folder / "vocals.wav", fast["vocals"], 44100, subtype="FLOAT")
     # the bass ends a second early, in the mix too
-    short = parts["bass"][: -RATE]
+    short = parts["bass"][:-RATE]
     soundfile.write(folder / "bass.wav", short, RATE, subtype="FLOAT")
     mix = parts["vocals"] + parts["drums"]
     mix[: len(short)] += short
