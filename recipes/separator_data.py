@@ -40,7 +40,7 @@ class Mixtures:
             self.songs = [number for number, row in enumerate(self.corpus.index) if row["kind"] in _WHOLE]
         self.rate: int = self.corpus.rate
         if len(self.songs) < 2:
-            raise ValueError(f"{folder} holds {len(self.songs)} songs: mixtures of mixtures need two or more")
+            raise ValueError(f"{folder} holds too few songs ({len(self.songs)}): mixtures of mixtures need two or more")
 
     def __len__(self) -> int:
         return len(self.songs)

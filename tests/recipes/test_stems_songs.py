@@ -167,10 +167,20 @@ def test_the_commands_pack_and_train(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["prepare", "stems", "--songs", str(tmp_path / "in"), "--rate", str(RATE), "--out", str(out)]) == 0
     said = capsys.readouterr().err
     assert "two: left out" in said and "1 songs" in said and "1 were left out" in said
-    words = ["network.stems=drums,bass,other,vocals", "steps=2", "crop=0.6"]
-    command = ["train", "separator", "nano", *words, "--data", str(out), "--dev", str(out), "--quiet"]
-    assert cli.main([*command, "--out", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+    words = ["network.stems=drums,bass,other,vocals", "network.rate=8000", "steps=2", "crop=0.6", "batch=2"]
+    tasnet = ["network.filters=8", "network.width=6", "network.hidden=6", "network.blocks=2"]
+    unet = ["network.window=256", "network.hop=64", "network.widths=4,6", "network.mask=sigmoid"]
+    for name, more in (("nano", []), ("conv-tasnet", tasnet), ("mask-unet", unet), ("conv-tasnet-mixit", tasnet)):
+        command = ["train", "separator", name, *words, *more, "--data", str(out), "--dev", str(out), "--quiet"]
+        code = cli.main([*command, "--out", str(tmp_path / name)])
+        if name == "conv-tasnet-mixit":  # the set has a single song
+            assert code == 1 and "two or more" in capsys.readouterr().err
+            continue
+        assert code == 0
+        made = tmp_path / f"{name}.stems"
+        mix = str(tmp_path / "in" / "one" / "mixture.wav")
+        assert cli.main(["separate", mix, "--model", str(tmp_path / name / "export"), "-o", str(made), "--quiet"]) == 0
+        assert {path.stem for path in made.rglob("*.flac")} == {"drums", "bass", "other", "vocals"}
     assert cli.main(["prepare", "stems", "--songs", str(tmp_path / "in"), "--limit", "1", "--out", str(out)]) == 2
     assert "--pieces" in capsys.readouterr().err
 
