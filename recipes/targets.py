@@ -265,6 +265,8 @@ def _tried(desk: _Desk, job: Job, folder: Path) -> dict[str, Any] | str:
             warnings.simplefilter("ignore")
             return desk.work(job, folder)
     except (ReaderError, ValueError) as error:
+        if isinstance(error.__cause__, ImportError):
+            raise  # a package is missing: that is not the song's fault
         return _line(error)
 
 

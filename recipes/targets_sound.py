@@ -16,6 +16,7 @@ from ..codec import audio
 from ..codec.audio import AudioError
 from ..eval.readers import Clip, Track, streams
 from ..gen.separation.contract import Separator
+from ..gen.separation.engine import RATES
 from ..gen.separation.rates import Rate
 from .targets_roles import grouped, role_of
 
@@ -66,6 +67,8 @@ def open_clip(clip: Clip, rate: int, separator: Separator, trust: bool = False) 
 
 def sound_blocks(track: Track, rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Tensor]:
     """A sound file in stereo at ``rate`` Hz, blocks [2, t] of :data:`BLOCK` samples and a shorter last one."""
+    if not RATES[0] <= track.rate() <= RATES[1]:
+        raise AudioError(f"{track.path}: a rate of {track.rate()} Hz is out of range; use {RATES[0]} to {RATES[1]}")
     own = _own(track)
     resampler: Rate | None = None
     held = torch.zeros(2, 0)

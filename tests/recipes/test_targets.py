@@ -198,9 +198,10 @@ def test_what_cannot_be_used_is_skipped_with_the_reason(tmp_path, cheap):
     (tmp_path / "empty.flac").write_bytes(b"")
     (tmp_path / "text.mp3").write_text("no music")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "fast.wav", good[:4000], 2_000_000)
     done = prepare(tmp_path, tmp_path / "out", cheap)
     reasons = {row["id"]: row["reason"] for row in done.failed}
-    assert done.made == 1 and set(reasons) == {"long", "silent", "nan", "empty", "text", "none"}
+    assert done.made == 1 and set(reasons) == {"long", "silent", "nan", "empty", "text", "none", "fast"}
     assert "silent" in reasons["silent"] and "NaN" in reasons["nan"] and "damaged" in reasons["long"]
     assert all(reason and "\n" not in reason for reason in reasons.values())
     assert prepare(tmp_path, tmp_path / "out", cheap, retry=True).made == 0
