@@ -95,7 +95,8 @@ class DistilTask(LMTask):
     def _parts(self, step: int) -> list[tuple[Tensor, ConditionBatch]]:
         c, own = self.config, self.world.share(self.config.batch)
         drawn = torch.rand(2, c.batch, generator=stream(c.seed, step, 2))
-        weights = torch.where(drawn[0] < PLAIN, 1.0, 1.0 + (TOP - 1.0) * drawn[1])[own].chunk(c.accumulate)
+        # squared: small weights are what is asked for, and large ones, far from any one row, would outweigh them
+        weights = torch.where(drawn[0] < PLAIN, 1.0, 1.0 + (TOP - 1.0) * drawn[1] ** 2)[own].chunk(c.accumulate)
         parts = zip(super()._parts(step), weights, strict=True)
         return [(codes, replace(batch, guidance=weight.to(self.device))) for (codes, batch), weight in parts]
 
