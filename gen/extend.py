@@ -20,7 +20,7 @@ from ..codec.formats import rate_for
 from ..codec.sink import sound
 from ..codec.stft import mel
 from ..lm.sample import sample
-from .fit import mono as _mono
+from . import fit
 from .generate import LOUDNESS, Music, Progress, decode, fade
 from .load import Studio
 from .request import Plan, Request, resolve_continuation
@@ -106,7 +106,7 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
         raise ValueError("the end of the given music holds values that are not numbers: export it again")
     if float(tail.abs().max()) < _SILENCE:
         raise ValueError("the given music ends in silence: cut the silence off, or make new music with 'generate'")
-    mono = audio.resample(_mono(tail), given.rate, codec.rate)
+    mono = audio.resample(fit.mono(tail), given.rate, codec.rate)
     count = min(window, mono.shape[-1] // codec.hop)
     # the model knows music of ordinary loudness: what it hears is brought there, what it plays is brought back
     loudness = audio.loudness(mono, codec.rate)

@@ -69,7 +69,7 @@ def beat(wav: Tensor, rate: int, tempo: float | None = None) -> Beat | None:
     if length < 1.5 or float(curve.std()) <= 0:
         return None
     if tempo is None:
-        grid = torch.exp(torch.linspace(*(math.log(limit) for limit in TEMPI), _STEPS, dtype=torch.float64))
+        grid = torch.exp(torch.linspace(math.log(TEMPI[0]), math.log(TEMPI[1]), _STEPS, dtype=torch.float64))
         near = torch.exp(-0.5 * ((grid / _PRIOR[0]).log2() / _PRIOR[1]) ** 2)
         best = float(grid[(_fit(curve, pace, grid)[0] * near).argmax()])
         # then as finely as the length allows
@@ -130,7 +130,7 @@ def _fit(curve: Tensor, pace: float, tempi: Tensor) -> tuple[Tensor, Tensor]:
     rows = []
     for harmonic, _ in _HARMONICS:
         parts = []
-        for some in tempi.split(64):
+        for some in torch.split(tempi, 64):
             angle = time * (2 * math.pi * harmonic / 60.0 * some[:, None])
             parts.append(torch.complex((angle.cos() * curve).sum(1), (-angle.sin() * curve).sum(1)))
         rows.append(torch.cat(parts) / scale)

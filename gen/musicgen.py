@@ -251,11 +251,11 @@ def _encode(studio: MusicGenStudio, wav: Tensor, count: int) -> Tensor:
 
 def _channels(wav: Tensor, channels: int) -> Tensor:
     """wav [C, T] -> [channels, T]."""
-    from .extend import _mono
+    from .fit import mono
 
     if channels == 1:
-        return _mono(wav)
-    return wav if wav.shape[0] == 2 else _mono(wav).expand(2, -1)
+        return mono(wav)
+    return wav if wav.shape[0] == 2 else mono(wav).expand(2, -1)
 
 
 def _chroma(melody: Audio, start: float) -> Tensor:
