@@ -10,7 +10,7 @@ choosing stems) is the engine's and the same for all. What holds for every separ
 5. a stream gives what the whole would have given, in memory that does not grow with its length;
 6. only stems that are asked for are computed;
 7. any choice of stems works with any method;
-8. nothing is downloaded.
+8. nothing is downloaded, but weights that are asked for by their name.
 """
 
 from __future__ import annotations
