@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -32,6 +32,7 @@ from .fast_step import FusedStep, Texts, folded, possible
 from .fast_threads import Watch, threads
 from .musicgen import Conditions, MusicGenLM
 from .musicgen_decoder import Block
+from .quant import QuantLinear
 
 if TYPE_CHECKING:
     from .musicgen_sample import Progress
@@ -62,33 +63,40 @@ class Told:
 
 
 class _Layer:
-    """One block's products, each made when it is first asked for: a fused step asks for none."""
+    """One block's products; where a fused step has the weights, each is made when it is first asked for."""
 
-    def __init__(self, block: Block, precision: str) -> None:
+    def __init__(self, block: Block, precision: str, stored: Callable[[str], tuple[Tensor, Tensor]] | None) -> None:
         self.attention_norm = _norm(block.attention_norm)
         self.mlp_norm = _norm(block.mlp_norm)
         self.cross_norm = _norm(block.cross_norm) if block.cross else None
-        self.block, self.precision = block, precision
+        self.block, self.precision, self._stored = block, precision, stored
+        if stored is None:
+            _ = self.qkv, self.out, self.fc1, self.fc2
 
     @cached_property
     def qkv(self) -> Product:
         """[M, D] -> [M, 3 D]."""
-        return product(self.block.qkv.weight, self.precision)
+        return self._product("qkv")
 
     @cached_property
     def out(self) -> Product:
         """[M, D] -> [M, D]."""
-        return product(self.block.out.weight, self.precision)
+        return self._product("out")
 
     @cached_property
     def fc1(self) -> Product:
         """[M, D] -> [M, F]."""
-        return product(self.block.fc1.weight, self.precision)
+        return self._product("fc1")
 
     @cached_property
     def fc2(self) -> Product:
         """[M, F] -> [M, D]."""
-        return product(self.block.fc2.weight, self.precision)
+        return self._product("fc2")
+
+    def _product(self, name: str) -> Product:
+        if self._stored is not None:
+            return QuantLinear(*self._stored(name)).rows()
+        return product(getattr(self.block, name).weight, self.precision)
 
     @cached_property
     def _long(self) -> tuple[Product, Product]:
@@ -144,11 +152,14 @@ class FastMusicGen:
         self.form = best_form(precision) if form is None else form
         blocks = [cast(Block, block) for block in model.blocks]
         with torch.no_grad():
-            self._layers = [_Layer(block, precision) for block in blocks]
-            self._heads = product(model.heads.weight, precision)
             self._fused: FusedStep | None = None
             if precision == self.form == "int8" and possible():
                 self._fused = FusedStep(model.config, blocks, model.norm, model.heads.weight)
+            self._layers = [
+                _Layer(block, precision, partial(self._fused.matrix, layer=index) if self._fused else None)
+                for index, block in enumerate(blocks)
+            ]
+            self._heads = product(model.heads.weight, precision)
         read = model.heads.weight.numel() + sum(
             layer.weight.numel() for block in blocks for layer in (block.qkv, block.out, block.fc1, block.fc2)
         )

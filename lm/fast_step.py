@@ -28,6 +28,8 @@ from .quant import rounded
 
 #: Threads that can share a step.
 MOST = 8
+#: Matrices of a block, by their names there.
+PRODUCTS: tuple[str, ...] = ("qkv", "out", "fc1", "fc2")
 
 
 @functools.lru_cache(maxsize=1)
@@ -76,23 +78,25 @@ class FusedStep:
     ) -> None:
         self.config = config
         width = config.width
-        products = [
-            _stacked([getattr(block, name).weight for block in blocks]) for name in ("qkv", "out", "fc1", "fc2")
-        ]
+        self._stored = {name: _stacked([getattr(block, name).weight for block in blocks]) for name in PRODUCTS}
         norms = torch.zeros(len(blocks), 3, 2, width)
         for row, block in zip(norms, blocks, strict=True):
             row[0] = _gains(block.attention_norm)
             row[1] = _gains(block.cross_norm) if block.cross else 0.0
             row[2] = _gains(block.mlp_norm)
-        last, last_scale = _stacked([heads])
-        self._layers = (
-            *(part for pair in products for part in pair), norms.numpy(), last, last_scale[0], _gains(norm).numpy(),
-        )  # fmt: skip
+        parts = [part for name in PRODUCTS for part in _flat(*self._stored[name])]
+        last, last_scale = _flat(*_stacked([heads]))
+        self._layers = (*parts, norms.numpy(), last, last_scale[0], _gains(norm).numpy())
         self._eps = np.float32(norm.eps)
         self._room: dict[tuple[int, int, int], tuple[Any, Any]] = {}
         self._sync = np.zeros(1, dtype=np.int64)
         self._team: ThreadPoolExecutor | None = None
         self._alone = threading.Lock()
+
+    def matrix(self, name: str, layer: int) -> tuple[Tensor, Tensor]:
+        """One of :data:`PRODUCTS` of a layer: whole numbers int8 [N, D], and scales [N]."""
+        whole, scale = self._stored[name]
+        return whole[layer, :, : self.config.ffn if name == "fc2" else self.config.width], scale[layer]
 
     def run(self, x: Tensor, text: Texts, cache: ByteMemory, threads: int = 1) -> Tensor:
         """Embedded rows float32 [R, D] at the cache's next position -> logits [R, K V]; count it with ``commit``.
@@ -154,12 +158,17 @@ def folded(block: Block, states: Tensor) -> tuple[Tensor, Tensor]:
     return asked, given.T.contiguous()
 
 
-def _stacked(weights: Sequence[Tensor]) -> tuple[Any, Any]:
-    """Matrices [N, D] of all layers -> whole numbers int8, one after another with padded rows, and scales [L, N]."""
+def _stacked(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Matrices [N, D] of all layers -> whole numbers int8 [L, N, D padded], and scales [L, N]."""
     each = [rounded(weight) for weight in weights]
     columns = weights[0].shape[1]
     whole = torch.stack([F.pad(part, (0, padded(columns) - columns)) for part, _ in each])
-    return whole.numpy().reshape(-1), torch.stack([scale for _, scale in each]).numpy()
+    return whole, torch.stack([scale for _, scale in each])
+
+
+def _flat(whole: Tensor, scale: Tensor) -> tuple[Any, Any]:
+    """The same memory as the compiled loop reads it."""
+    return whole.numpy().reshape(-1), scale.numpy()
 
 
 def _gains(norm: torch.nn.LayerNorm) -> Tensor:

@@ -126,3 +126,17 @@ def test_a_text_is_a_matter_of_its_own_tokens() -> None:
     whole = run([2, 6, 0], x)
     assert torch.equal(whole[:1], run([2], x[:1])) and not torch.equal(whole[:1], run([0], x[:1]))
     assert torch.equal(whole[2:], run([0], x[2:]))
+
+
+@torch.no_grad()
+def test_an_engine_keeps_the_weights_it_was_made_of() -> None:
+    """In steps and in prompts that are read at once, whatever becomes of the model."""
+    model = made()
+    engine = FastMusicGen(model, "int8")
+    cond, prompt = conditions(model, 1), torch.randint(0, 48, (1, 4, 6))
+    fresh = FastMusicGen(model, "int8").generate(8, cond, prompt=prompt, seed=1)
+    for block in model.blocks:
+        for weight in (block.qkv.weight, block.fc1.weight, block.fc2.weight):  # type: ignore[union-attr]
+            weight.copy_(weight.flip(0))  # type: ignore[operator]
+    assert torch.equal(engine.generate(8, cond, prompt=prompt, seed=1), fresh)
+    assert not torch.equal(FastMusicGen(model, "int8").generate(8, cond, prompt=prompt, seed=1), fresh)
