@@ -180,11 +180,10 @@ def get(model: str | os.PathLike[str] = "embedded") -> Separator:
         return OUTSIDE[model]()
     path = Path(model)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            for folder in FOLDERS.values():
-                ours, load = folder()
-                if ours(path):
-                    return load(path)
+        for folder in FOLDERS.values():
+            ours, load = folder()
+            if ours(path):
+                return load(path)
         return pretrained.separator(path)
     if path.is_file():
         return _foreign(path)
