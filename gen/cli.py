@@ -21,6 +21,7 @@ from . import (
     cli_score,
     cli_selfcheck,
     cli_separation,
+    cli_serve,
     cli_syntheval,
     cli_train,
 )
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     for module in (
         cli_generate,
         cli_separation,
+        cli_serve,
         cli_codec,
         cli_info,
         cli_score,

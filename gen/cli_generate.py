@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .request import DURATION_LIMITS, Request, RequestError, resolve, resolve_continuation
+from .request import DURATION_LIMITS, Request, RequestError, guidance_of, resolve, resolve_continuation
 
 if TYPE_CHECKING:
     from ..codec.audio import Audio
@@ -139,24 +139,6 @@ def request_of(args: argparse.Namespace) -> Request:
         beats_per_bar=args.beats_per_bar, chords=args.chords, duration=args.duration, seed=args.seed,
         nested=args.nested, **{name: value for name, value in given.items() if value is not None},
     ).seeded()  # fmt: skip
-
-
-def guidance_of(typed: str) -> float | dict[str, float]:
-    """``3`` or ``text=3,key=2``."""
-    weights = {}
-    for part in typed.split(","):
-        name, equals, number = (piece.strip() for piece in part.rpartition("="))
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            raise RequestError(
-                f"guidance {typed!r}: type a number such as 3, or one each such as text=3,key=2"
-            ) from None
-        if bool(equals) != bool(name):
-            raise RequestError(f"guidance {typed!r}: a name is missing before '='")
-    if "" in weights and len(weights) > 1 or typed.count(",") >= len(weights):
-        raise RequestError(f"guidance {typed!r}: type one number, or names with one number each")
-    return weights.get("", weights)
 
 
 def run_generate(args: argparse.Namespace) -> None:

@@ -141,6 +141,24 @@ class Request:
         return self if self.seed is not None else replace(self, seed=random.SystemRandom().randrange(1_000_000))
 
 
+def guidance_of(typed: str) -> float | dict[str, float]:
+    """``3`` or ``text=3,key=2``."""
+    weights = {}
+    for part in typed.split(","):
+        name, equals, number = (piece.strip() for piece in part.rpartition("="))
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise RequestError(
+                f"guidance {typed!r}: type a number such as 3, or one each such as text=3,key=2"
+            ) from None
+        if bool(equals) != bool(name):
+            raise RequestError(f"guidance {typed!r}: a name is missing before '='")
+    if "" in weights and len(weights) > 1 or typed.count(",") >= len(weights):
+        raise RequestError(f"guidance {typed!r}: type one number, or names with one number each")
+    return weights.get("", weights)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A request with every gap filled. ``asked`` and ``chosen`` say who decided what; ``notes`` what to know."""

@@ -42,7 +42,7 @@ INSIDE = {
     "lm": {"huggingface_hub", "llvmlite", "numba", "sentencepiece", "transformers", "xformers"},
     "eval": {"av", "huggingface_hub", "laion_clap", "librosa", "onnxruntime", "scipy", "soundfile", "tqdm",
              "transformers", "visqol"},
-    "gen": {"demucs", "huggingface_hub", "sentencepiece", "tqdm", "yaml"},
+    "gen": {"demucs", "huggingface_hub", "python_multipart", "sentencepiece", "starlette", "tqdm", "uvicorn", "yaml"},
     "recipes": {"accelerate", "bs_roformer", "deepspeed", "demucs", "matplotlib", "mido", "museval", "music21",
                 "scipy", "tensorboard", "tinysoundfont", "transformers", "visqol"},
 }  # fmt: skip

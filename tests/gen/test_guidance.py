@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from descant.gen.cli_generate import guidance_of
 from descant.gen.generate import generate
 from descant.gen.load import Studio
 from descant.gen.load import load as load_studio
-from descant.gen.request import Request, RequestError, resolve
+from descant.gen.request import Request, RequestError, guidance_of, resolve
 from descant.lm.condition import Condition
 
 
