@@ -32,6 +32,7 @@ _STEPS = 5  # places per semitone
 _FFT = 4096
 _SPAN = 20.0  # seconds decided at a time
 _AROUND = 2.0  # seconds heard on both sides of them
+_BATCH = 200  # frames transformed at a time
 # shape of the kernels: half a lobe in semitones and at least in Hz, depth of the troughs, fall with frequency
 _LOBE, _NARROWEST, _TROUGH, _TILT = 1.5, 20.0, 0.2, 0.7
 
@@ -189,37 +190,44 @@ def _bank(partials: int, decay: float) -> Tensor:
     return torch.stack(rows).float()
 
 
-def _levelled(rows: Tensor) -> Tensor:
-    levelled: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-9)
-    return levelled
-
-
-def _fresh(spectrum: Tensor, settings: TuneSettings, frame_rate: float) -> Tensor:
-    """What has begun to sound a short while ago, and fades from then on: magnitudes [F, K] -> [F, K]."""
+def _strengths(frames: Tensor, settings: TuneSettings, frame_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Frames [F, n] -> match of every place, 0 to 1 [F, places], and the frames' levels in dB [F]."""
+    window = torch.hann_window(frames.shape[1], periodic=False)
+    bank = _bank(settings.partials, settings.decay).T
     lag = max(1, round(settings.lag * frame_rate))
-    before = torch.cat([spectrum[:1].expand(lag, -1) * 0, spectrum])[: len(spectrum)]
+    before, held = torch.zeros(lag, _FFT // 2 + 1), torch.zeros(_FFT // 2 + 1)
+    matches, levels = [], []
+    for part in torch.split(frames * window, _BATCH):
+        spectrum = torch.fft.rfft(part, _FFT).abs()
+        row = torch.cat([before, spectrum])
+        new, held = _fresh(spectrum, row[: len(spectrum)], held, math.exp(-1 / (settings.fade * frame_rate)))
+        before = row[len(spectrum) :]
+        whole, new = _levelled(spectrum**settings.power), _levelled(new**settings.power)
+        matches.append(((1 - settings.fresh) * whole + settings.fresh * new) @ bank)
+        power = part.square().sum(1) / window.square().sum()
+        levels.append(10 * power.clamp(min=1e-20).log10())
+    return torch.cat(matches).numpy(), torch.cat(levels).numpy()
+
+
+def _fresh(spectrum: Tensor, before: Tensor, held: Tensor, fall: float) -> tuple[Tensor, Tensor]:
+    """What has begun to sound a short while ago, and fades from then on.
+
+    spectrum: magnitudes [F, K]; before: those a lag earlier [F, K]; held: what was new up to here [K]. Returns what is
+    new [F, K], and ``held`` for the frames that follow.
+    """
     # the loudest around, so that a partial that wavers is not new
-    before = torch.nn.functional.max_pool1d(before[:, None], 9, 1, 4)[:, 0]
-    rise = (spectrum - before).clamp(min=0)
-    fall = math.exp(-1 / (settings.fade * frame_rate))
-    held, rows = torch.zeros_like(rise[0]), []
+    rise = (spectrum - torch.nn.functional.max_pool1d(before[:, None], 9, 1, 4)[:, 0]).clamp(min=0)
+    rows = []
     for row in rise:
         held = torch.maximum(row, held * fall)
         rows.append(held)
     # never more than there is
-    return torch.minimum(torch.stack(rows), spectrum)
+    return torch.minimum(torch.stack(rows), spectrum), held
 
 
-def _strengths(frames: Tensor, settings: TuneSettings, frame_rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frames [F, n] -> match of every place, 0 to 1 [F, places], and the frames' levels in dB [F]."""
-    window = torch.hann_window(frames.shape[1], periodic=False)
-    spectrum = torch.fft.rfft(frames * window, _FFT).abs()
-    new = _fresh(spectrum, settings, frame_rate)
-    whole, new = _levelled(spectrum**settings.power), _levelled(new**settings.power)
-    spectrum = (1 - settings.fresh) * whole + settings.fresh * new
-    power = (frames * window).square().sum(1) / window.square().sum()
-    level = 10 * power.clamp(min=1e-20).log10()
-    return (spectrum @ _bank(settings.partials, settings.decay).T).numpy(), level.numpy()
+def _levelled(rows: Tensor) -> Tensor:
+    levelled: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    return levelled
 
 
 def _follow(strength: np.ndarray, level: np.ndarray, settings: TuneSettings) -> Tensor:

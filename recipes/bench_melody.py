@@ -35,6 +35,8 @@ FRAMES = 50.0
 MEASURES: tuple[str, ...] = ("pitch", "chroma", "recall", "alarm", "overall")
 #: Leaks above this, dB, are those a training set should know.
 LOUD = -15.0
+#: A false alarm further than this from any note, in seconds, is no note that rings on.
+FAR = 0.3
 
 
 def scores(reference: np.ndarray, heard: np.ndarray) -> dict[str, float]:
@@ -124,10 +126,10 @@ def page(found: Mapping[str, Any]) -> str:
         f"{found['leads']} leads of {found['songs']} songs of the test split ({found['minutes']:g} minutes, rendered "
         f"with {', '.join(found['fonts'])}), against the written notes, the top one where several sound; a frame is "
         f"{1000 / FRAMES:g} ms. Means over songs, measures as in mir_eval. `descant.gen.melody` makes conditions; "
-        "`descant.eval.melody` is the judge's, and shares nothing with it. Notes ring on in rooms and on strings when "
-        "they are no longer written, and what is written may have faded: that is most of the false alarms.", "",
-        "| follower | heard in | raw pitch | raw chroma | voicing recall | false alarm | overall |",
-        "| :-- | :-- | --: | --: | --: | --: | --: |",
+        "`descant.eval.melody` is the judge's, and shares nothing with it. A note that rings on past its written end, in a room or on a "
+        f"string, is a false alarm; those more than {FAR:g} s away from any note stand by themselves.", "",
+        "| follower | heard in | raw pitch | raw chroma | voicing recall | false alarm | overall | alarm, far |",
+        "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
     ]  # fmt: skip
     for who, name in (("tune", "descant.gen.melody"), ("judge", "descant.eval.melody")):
         for where, text in (
@@ -135,7 +137,7 @@ def page(found: Mapping[str, Any]) -> str:
             ("separated", f"the lead {found['model']} takes out of the mix"),
         ):
             row = found["means"][f"{who} {where}"]
-            lines.append(f"| {name} | {text} | " + " | ".join(f"{row[m]:.3f}" for m in MEASURES) + " |")
+            lines.append(f"| {name} | {text} | " + " | ".join(f"{row[m]:.3f}" for m in (*MEASURES, "far")) + " |")
     lines += [
         "", f"`descant.gen.melody` takes {found['cpu']:.4f} CPU seconds of one thread a second of sound.", "",
         "## The leak meter", "",
@@ -166,11 +168,19 @@ def _followed(piece: Piece, leads: Mapping[str, Tensor], rate: int) -> tuple[dic
     tunes = {where: tune(wav, rate, FRAMES).numpy() for where, wav in leads.items()}
     spent = time.process_time() - start
     for where, wav in leads.items():
-        made[f"tune {where}"] = scores(line, tunes[where])
+        made[f"tune {where}"] = scores(line, tunes[where]) | {"far": _far(line, tunes[where])}
         # the judge's frames lie on multiples of 20 ms, ours between them
         judged = track(wav, rate).numpy()[:frames]
-        made[f"judge {where}"] = scores(line[: len(judged)], judged)
+        line_then = line[: len(judged)]
+        made[f"judge {where}"] = scores(line_then, judged) | {"far": _far(line_then, judged)}
     return made, spent
+
+
+def _far(line: np.ndarray, heard: np.ndarray) -> float | None:
+    """Share of the frames far from every note in which one is heard; None where a lead never rests for so long."""
+    reach = round(FAR * FRAMES)
+    near = np.convolve(~np.isnan(line), np.ones(2 * reach + 1), "same") > 0.5
+    return float((~np.isnan(heard[~near])).mean()) if not near.all() else None
 
 
 def _leaks(true: Tensor, made: Tensor, rate: int) -> list[tuple[float, float, float]]:
@@ -199,9 +209,11 @@ def _meter(rows: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     names = [f"{who} {where}" for who in ("tune", "judge") for where in ("true", "separated")]
-    return {
-        name: {m: round(float(np.nanmean([row[name][m] for row in rows])), 4) for m in MEASURES} for name in names
-    }  # fmt: skip
+    found = {}
+    for name in names:
+        columns = {m: [row[name][m] for row in rows if row[name][m] is not None] for m in (*MEASURES, "far")}
+        found[name] = {m: round(float(np.nanmean(values or [0.0])), 4) for m, values in columns.items()}
+    return found
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float:
