@@ -126,8 +126,8 @@ def page(found: Mapping[str, Any]) -> str:
         f"{found['leads']} leads of {found['songs']} songs of the test split ({found['minutes']:g} minutes, rendered "
         f"with {', '.join(found['fonts'])}), against the written notes, the top one where several sound; a frame is "
         f"{1000 / FRAMES:g} ms. Means over songs, measures as in mir_eval. `descant.gen.melody` makes conditions; "
-        "`descant.eval.melody` is the judge's, and shares nothing with it. A note that rings on past its written end, in a room or on a "
-        f"string, is a false alarm; those more than {FAR:g} s away from any note stand by themselves.", "",
+        "`descant.eval.melody` is the judge's, and shares nothing with it. A note that rings on past its written end, "
+        f"in a room or on a string, is a false alarm; alarms over {FAR:g} s from any note stand apart.", "",
         "| follower | heard in | raw pitch | raw chroma | voicing recall | false alarm | overall | alarm, far |",
         "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
     ]  # fmt: skip

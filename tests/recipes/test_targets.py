@@ -394,9 +394,9 @@ def test_a_damaged_folder_says_so(tmp_path, cheap):
 
 
 def test_memory_does_not_grow_with_the_song(tmp_path, cheap):
-    """A hundred seconds of four rows in stereo at 32 kHz are 102 MB, and whoever held them would hold them several times."""
+    """A hundred seconds more of four rows in stereo at 32 kHz are 102 MB, and would be held more than once."""
     line = tone([60, 64, 67, 72], 2.0, 8000) + clicks(2.0, 8000)
-    for name, times in (("short", 15), ("long", 50)):
+    for name, times in (("short", 25), ("long", 75)):
         (tmp_path / name).mkdir()
         soundfile.write(tmp_path / name / "a.wav", np.tile(line, times), 8000)
     code = (
@@ -411,4 +411,5 @@ def test_memory_does_not_grow_with_the_song(tmp_path, cheap):
         "print(peak_mb() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert float(done.stdout) < 75
+    # tools loaded a second time and what the first song did not fill take some; the song held whole takes over 200
+    assert float(done.stdout) < 130
