@@ -123,7 +123,7 @@ def page(found: Mapping[str, Any]) -> str:
                   f"| :-- | {' | '.join('--:' for _ in fonts)} |"]  # fmt: skip
         lines += [
             f"| {row['name']} | {' | '.join(_text(row['fonts'].get(font)) for font in fonts)} |"
-            for row in found["rows"] if row["kind"] != "oracle"
+            for row in found["rows"] if row["kind"] != "oracle" and row["mean"] is not None
         ]  # fmt: skip
     lines += ["", "CPU seconds are those of one thread, per second of stereo sound."]
     if found.get("page"):
