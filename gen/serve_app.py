@@ -192,8 +192,9 @@ class Site:
     async def cancel(self, asked: Asked) -> Response:
         """Call a job off; one that is finished is removed with its files."""
         job = self._job(asked)
+        finished = job.finished
         self.store.cancel(job)
-        return answer({"id": job.id, "status": "cancelled" if job.status != "done" else "removed"})
+        return answer({"id": job.id, "status": "removed" if finished else "cancelled"})
 
     async def events(self, asked: Asked) -> Response:
         """A job's states as server-sent events."""

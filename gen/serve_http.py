@@ -64,7 +64,7 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if message["status"] >= 400 and more:
+                if message["status"] >= 400 and message["status"] != 408 and more:
                     with contextlib.suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(drain(), _DRAINING)
                 own = {name.lower() for name, _ in message.get("headers", [])}

@@ -163,11 +163,11 @@ class Store:
     def cancel(self, job: Job) -> None:
         """Call a job off, wherever it is; one that is finished goes, with its files."""
         with self._lock:
+            finished = job.finished
             job.called_off = True
             if job.status == "queued":
                 self._waiting.remove(job)
                 self._end(job, "cancelled")
-            finished = job.status == "done" or job.status == "failed"
         if finished:
             self.drop(job)
 

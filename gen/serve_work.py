@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codec import audio
+from ..codec.sink import sound
 from .extend import extend_file
 from .generate import generate
 from .load import Studio
@@ -78,17 +79,17 @@ def generating(request: Request, limits: Limits, melody: bool = False) -> Work:
     """New music; with ``melody`` the tune of the file that was sent is followed."""
 
     def work(tools: Tools, task: Task) -> Outcome:
-        codec, sound = tools.studio.codec, None
+        codec, tune = tools.studio.codec, None
         if melody:
             _check(task.input, limits)
-            sound = audio.read(task.input)
+            tune = audio.read(task.input)
         task.reserve(round(request.duration * codec.rate) * 2 * _BYTES)
-        music = generate(tools.studio, request, task.report, sound)
+        music = generate(tools.studio, request, task.report, tune)
         path = task.folder / "music.wav"
         audio.write(path, music)
         facts = music.report()
-        if sound is not None:
-            facts["tune"] = {"of": "the melody given", "notes": notes(sound.wav, sound.rate)}
+        if tune is not None:
+            facts["tune"] = {"of": "the melody given", "notes": notes(tune.wav, tune.rate)}
         return _outcome(facts, {"music": path})
 
     return work
@@ -102,6 +103,7 @@ def extending(request: Request, limits: Limits) -> Work:
         task.reserve(round((about.duration + request.duration) * about.rate) * about.channels * 2 * _BYTES)
         path = task.folder / "music.wav"
         music: Music = extend_file(tools.studio, task.input, path, request, task.report)
+        _playable(path)
         return _outcome({**music.report(), "given": round(about.duration, 6)}, {"music": path})
 
     return work
@@ -170,6 +172,15 @@ def _notes(pitch: Tensor) -> list[tuple[float, float, int]]:
             found.append((place / _FRAMES, (place + count) / _FRAMES, value))
         place += count
     return found
+
+
+def _playable(path: Path) -> None:
+    """Give a file of 64-bit samples, which browsers do not play, 24 bits."""
+    about = audio.info(path)
+    if about.format.endswith("DOUBLE"):
+        with sound(path, about.rate, about.channels, samples=about.samples) as out:
+            for block in audio.blocks(path):
+                out.add(block)
 
 
 def _outcome(facts: dict[str, Any], files: dict[str, Path]) -> Outcome:

@@ -223,18 +223,19 @@ function follow() {
     stream = null;
     open.slice(1).forEach(refresh);
   };
-  stream.addEventListener("state", (event) => {
-    const state = JSON.parse(event.data);
-    update(state);
-    if (DONE.includes(state.status)) { end(); follow(); }
+  stream.addEventListener("state", (event) => update(JSON.parse(event.data)));
+  // the server ends the stream after the last state, which a browser takes for a fault
+  stream.addEventListener("error", () => {
+    end();
+    const job = jobs.get(open[0]);
+    if (!job || DONE.includes(job.state.status)) { follow(); } else { refresh(open[0]).then(() => setTimeout(follow, 1000)); }
   });
-  stream.addEventListener("error", () => { end(); refresh(open[0]).then(() => setTimeout(follow, 1000)); });
 }
 
 async function remove(id) {
   try { await ask(`/api/jobs/${id}`, { method: "DELETE" }); } catch (error) { if (error.status !== 404) { trouble(error.message); return; } }
   const job = jobs.get(id);
-  if (job && !DONE.includes(job.state.status)) { job.card.querySelector(".words").textContent = "Stopping"; return; }
+  if (job && !DONE.includes(job.state.status)) { job.card.querySelector(".words").textContent = "Stopping"; refresh(id); return; }
   gone(id);
   $("results").focus();
 }
