@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codec.contract import Codec
-from ..lm.fast_graph import room
+from ..lm.fast_graph import on_device
 
 if TYPE_CHECKING:
     from ..lm.model import TokenLM
@@ -38,7 +38,7 @@ def device_of(name: str, precision: str = "fp32") -> torch.device:
 
 def moved_lm(lm: TokenLM, device: torch.device) -> TokenLM:
     """Our own model on ``device``, in float32: what decodes in bfloat16 makes copies."""
-    with room(device, "the language model"):
+    with on_device(device, "the language model"):
         return lm.to(device)
 
 
@@ -46,7 +46,7 @@ def moved_musicgen(lm: MusicGenLM, device: torch.device, precision: str) -> Musi
     """A MusicGen on ``device``, in the precision it decodes in; its text encoder stays where it is."""
     if device.type == "cpu":
         return lm  # the engines there take float32 and make copies
-    with room(device, "the language model"):
+    with on_device(device, "the language model"):
         return lm.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
@@ -54,7 +54,7 @@ def moved_codec(codec: Codec, device: torch.device) -> Codec:
     """A codec that computes on ``device`` and takes and gives tensors of the CPU."""
     if device.type == "cpu":
         return codec
-    with room(device, "the codec"):
+    with on_device(device, "the codec"):
         cast(nn.Module, codec).to(device)
     return cast(Codec, Elsewhere(codec, device))
 

@@ -17,7 +17,7 @@ from ..codec import pretrained as codec_files
 from ..codec.contract import Codec
 from ..lm import lora
 from ..lm import pretrained as lm_files
-from ..lm.fast_graph import room
+from ..lm.fast_graph import on_device
 from ..lm.fast_linear import PRECISIONS
 from ..lm.model import TokenLM
 from ..lm.musicgen_files import is_musicgen
@@ -144,7 +144,7 @@ class Studio:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             # not inference_mode: what comes out may go into training
-            with torch.no_grad(), room(next(self.lm.parameters()).device, "this music"):
+            with torch.no_grad(), on_device(next(self.lm.parameters()).device, "this music"):
                 yield
         finally:
             torch.set_num_threads(before)

@@ -12,16 +12,18 @@ tokens on every device, as far as their logits agree.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .room import room
 
 if TYPE_CHECKING:
     from .sample import SamplingSettings
@@ -232,13 +234,9 @@ def rounded_up(count: int, granule: int) -> int:
     return max(1, math.ceil(count / granule)) * granule
 
 
-@contextlib.contextmanager
-def room(device: torch.device, what: str) -> Iterator[None]:
+def on_device(device: torch.device, what: str) -> AbstractContextManager[None]:
     """Inside, a device that runs out of memory says in one line what to lower."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"no memory on {device} for {what}: ask for a shorter duration, fewer pieces at once or guidance 1, choose "
-            "the precision bf16, or a smaller model"
-        ) from error
+    lower = (
+        "ask for a shorter duration, fewer pieces at once or guidance 1, choose the precision bf16, or a smaller model"
+    )
+    return room(f"{what} on {device}", lower)

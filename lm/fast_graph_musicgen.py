@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fast_attend import attention
-from .fast_graph import GRANULE, Program, Step, room, rounded_up
+from .fast_graph import GRANULE, Program, Step, on_device, rounded_up
 from .musicgen import Conditions, MusicGenLM
 from .musicgen_decoder import Block
 
@@ -80,7 +80,7 @@ class GraphMusicGen:
         kept, self._kept = self._kept, None
         program = kept[1] if kept is not None and kept[0] == shape else None
         kept = None  # what is not used gives its memory back before more is taken
-        with room(self.norm.weight.device, f"{pieces} piece(s) of {steps} steps"), torch.inference_mode():
+        with on_device(self.norm.weight.device, f"{pieces} piece(s) of {steps} steps"), torch.inference_mode():
             if program is None:
                 program = Program(_Step(self, shape), self.compiled)
             made = cast(_Step, program.step)

@@ -18,7 +18,7 @@ from .attention import PEAK, unit
 from .condition import ConditionBatch
 from .conditioner import Conditioned
 from .fast_attend import attention
-from .fast_graph import Program, Step, room
+from .fast_graph import Program, Step, on_device
 from .model import TokenLM
 from .transformer import Block
 
@@ -71,7 +71,7 @@ class GraphTokenLM:
         kept, self._kept = self._kept, None
         program = kept[1] if kept is not None and kept[0] == shape else None
         kept = None  # what is not used gives its memory back before more is taken
-        with room(self.device, f"{shape[0]} piece(s)"), torch.inference_mode():
+        with on_device(self.device, f"{shape[0]} piece(s)"), torch.inference_mode():
             if program is None:
                 program = Program(_Step(self, shape), self.compiled)
             made = cast(_Step, program.step)

@@ -88,6 +88,6 @@ def test_a_full_device_says_what_to_lower(model_folder, monkeypatch) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
 
     monkeypatch.setattr(studio.codec, "decode", full)
-    with pytest.raises(RuntimeError, match="no memory on cpu for this music: ask for a shorter duration") as told:
+    with pytest.raises(RuntimeError, match="no memory for this music on cpu: ask for a shorter duration") as told:
         studio.generate("slow blues", duration=0.2)
     assert "\n" not in str(told.value)

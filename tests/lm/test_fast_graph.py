@@ -144,7 +144,7 @@ def test_what_is_missing_or_wrong_is_named(model: MusicGenLM, monkeypatch: pytes
     cond, engine = conditions(model, 3), GraphMusicGen(model)
     with monkeypatch.context() as less:
         less.setattr(fast_graph.torch, "ones", full)
-        with pytest.raises(RuntimeError, match=r"no memory on cpu for 3 piece\(s\) of 12 steps: ask for a shorter"):
+        with pytest.raises(RuntimeError, match=r"no memory for 3 piece\(s\) of 12 steps on cpu: ask for a shorter"):
             engine.generate(9, cond)
     assert torch.equal(engine.generate(9, cond), generate(model, 9, cond))
 
