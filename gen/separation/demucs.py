@@ -89,7 +89,7 @@ class DemucsSeparator(Separator):
         """wav [B, C, T] -> stems [B, len(keep), C, T]."""
         made = wav.new_zeros((wav.shape[0], len(keep), *wav.shape[1:]))
         for member in self.needed(keep):
-            with _fused_attention():
+            with _attention(wav):
                 found: Tensor = member.network(wav)
             for place, stem in enumerate(keep):
                 if member.weights[stem]:
@@ -125,10 +125,13 @@ def load(path: str | os.PathLike[str]) -> DemucsSeparator:
 
 
 @contextmanager
-def _fused_attention() -> Iterator[None]:
-    """Send self-attention through one fused kernel: what torch calls its fast path is three products and slower."""
+def _attention(wav: Tensor) -> Iterator[None]:
+    """Send self-attention through one fused kernel, not through what torch calls its fast path: three products.
+
+    In float32 on a processor that takes half the time; in bfloat16 there the three products are a quarter faster.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(wav.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
     try:
         yield
     finally:
