@@ -52,7 +52,7 @@ class TuneSettings:
     """Cost of a semitone from frame to frame, up to an octave's."""
     enter: float = 0.35
     """Cost of starting or ending a rest."""
-    voiced: float = 0.12
+    voiced: float = 0.25
     """Match, 0 to 1, from which on a frame is rather a note than a rest."""
     fresh: float = 0.5
     """Share of what has newly begun to sound: strings that ring on beneath a tune are no part of it."""
@@ -62,7 +62,7 @@ class TuneSettings:
     """Seconds after which what began counts a third."""
     power: float = 0.5
     """Magnitudes are taken to it: less hears soft partials, more the loud ones."""
-    range_db: float = 55.0
+    range_db: float = 30.0
     """Quieter than the loudest frames around by more than this: a rest."""
     floor_db: float = -60.0
     """Quieter than this, of full scale: a rest."""
