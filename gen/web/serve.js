@@ -46,6 +46,8 @@ const plain = (seconds) => `${Math.round(seconds * 10) / 10} s`;
 // -- the form
 
 function show(name) {
+  // a melody is something else than music to work on
+  if (about?.melody && chosen && (name === "generate") !== (verb === "generate")) { choose(null); }
   verb = name;
   for (const tab of document.querySelectorAll("[role=tab]")) {
     const mine = tab.dataset.verb === name;
@@ -277,8 +279,9 @@ async function hand(sound, next, seed) {
   try {
     const reply = await fetch(sound.url);
     if (!reply.ok) { throw new Error("This result is not kept any more."); }
-    choose(new File([await reply.blob()], `${sound.name}${seed == null ? "" : `-${seed}`}.wav`, { type: "audio/wav" }));
+    const file = new File([await reply.blob()], `${sound.name}${seed == null ? "" : `-${seed}`}.wav`, { type: "audio/wav" });
     show(next);
+    choose(file);
     $("go").focus();
   } catch (error) { trouble(error.message); }
 }

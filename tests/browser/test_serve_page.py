@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from ..gen.conftest import model_folder, studio  # noqa: F401
-from ..gen.served import Client, running
+from ..gen.served import Client, able, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -194,6 +194,23 @@ def test_what_is_recorded_is_a_wav(browser: Browser, client: Client) -> None:
     made(page)
     assert page.locator("article h3").inner_text() == "recording.wav"
     quiet(browser)
+
+
+def test_parts_are_added_with_a_model_that_can(browser: Browser, take: Path) -> None:
+    from descant.gen.serve_work import Tools
+
+    with running([Tools(able(), "hpss")]) as client:
+        page = opened(browser, client)
+        page.set_input_files("#file", take)  # a melody, while this tab is open
+        page.get_by_role("tab", name="Accompany").click()
+        assert page.locator("#preview").is_hidden(), "a melody is not taken for what is accompanied"
+        page.set_input_files("#file", take)
+        page.get_by_role("checkbox", name="bass").check()
+        page.get_by_role("button", name="Accompany", exact=True).click()
+        made(page)
+        names = [name.split("\n")[0] for name in page.locator("article h4").all_inner_texts()]
+        assert names[0].startswith("Mix") and any(name.startswith("New bass") for name in names)
+        quiet(browser)
 
 
 @pytest.mark.parametrize("width", [360, 820])

@@ -25,20 +25,18 @@ import soundfile
 import torch
 
 from descant.codec.audio import Audio
-from descant.codec.model import Codec, nano
 from descant.gen import serve
 from descant.gen.load import Studio
 from descant.gen.request import RequestError
 from descant.gen.separation.registry import separate
+from descant.gen.serve_http import Guard
 from descant.gen.serve_jobs import Outcome, Refused, Store, Task
 from descant.gen.serve_limits import Limits
 from descant.gen.serve_upload import shown
 from descant.gen.serve_wishes import request_of
 from descant.gen.serve_work import Tools
-from descant.lm.condition import ROLES
-from descant.lm.model import LMConfig, TokenLM
 
-from .served import Client, form, running
+from .served import Client, able, form, running
 
 RATE = 16000
 
@@ -54,6 +52,16 @@ def wave(
         data[-100:] = np.nan
     out = io.BytesIO()
     soundfile.write(out, data, RATE, subtype, format=kind)
+    return out.getvalue()
+
+
+def scale() -> bytes:
+    """Three sung notes: C4, E4, G4."""
+    t = np.arange(RATE // 2) / RATE
+    notes = [261.63, 329.63, 392.0]
+    tones = [sum(0.2 / h * np.sin(2 * np.pi * f * h * t) for h in range(1, 6)) * np.exp(-2 * t) for f in notes]
+    out = io.BytesIO()
+    soundfile.write(out, np.concatenate(tones), RATE, format="WAV")
     return out.getvalue()
 
 
@@ -137,15 +145,8 @@ def test_the_tune_of_a_lead_is_told(client: Client, tools: Tools) -> None:
     assert tune["of"] == "foreground" and all(0 <= a < b <= 2.1 and 36 <= p <= 101 for a, b, p in tune["notes"])
 
 
-def test_parts_are_added_where_the_model_can() -> None:
-    torch.manual_seed(0)
-    codec = Codec(nano()).eval()
-    config = LMConfig(
-        width=32, layers=2, heads=2, cardinality=codec.cardinality, books=3, window=64, text_vocab=64, text_width=32,
-        frame_rate=codec.frame_rate, targets=len(ROLES),
-    )  # fmt: skip
-    studio = Studio(codec, TokenLM(config).eval(), "made", threads=1)
-    with running([Tools(studio, "hpss")]) as client:
+def test_parts_are_added_and_melodies_followed_where_the_model_can() -> None:
+    with running([Tools(able(), "hpss")]) as client:
         about = client.ask("/api").json
         assert "accompany" in about["can"] and "bass" in about["parts"] and "mix" not in about["parts"]
         state = client.wait(client.send("/api/accompany", wave(2.0), parts="bass, keys", seed="4"))
@@ -155,7 +156,13 @@ def test_parts_are_added_where_the_model_can() -> None:
         rows = {name: soundfile.read(io.BytesIO(body))[0] for name, body in sounds.items()}
         mix = rows.pop("mix")
         assert len(mix) == 2 * RATE and np.abs(sum(rows.values()) - mix).max() < 1e-5
-        assert client.send("/api/accompany", wave(), parts="kazoo").status == 400
+        assert "kazoo" in client.send("/api/accompany", wave(), parts="kazoo").json["error"]
+        assert about["melody"]
+        state = client.wait(client.send("/api/generate", scale(), "tune.wav", duration="2", seed="1"))
+        assert state["status"] == "done", state
+        tune = state["result"]["tune"]
+        assert tune["of"] == "the melody given" and {60, 64, 67} <= {pitch for _, _, pitch in tune["notes"]}
+        assert client.wait(client.post("/api/generate", {"duration": 0.5}))["status"] == "done"
 
 
 def test_what_the_model_cannot_do_is_said(client: Client) -> None:
@@ -417,6 +424,50 @@ def test_closing_calls_off_what_runs(tmp_path: Path) -> None:
     assert job.status == "cancelled"
     with pytest.raises(Refused, match="shutting down"):
         store.open("generate")
+
+
+def test_two_workers_work_at_once(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(tools: str, task: Task) -> Outcome:
+        both.wait()
+        return Outcome({"by": tools}, {}, {})
+
+    store = Store(tmp_path, Limits(), ["one", "two"])
+    store.start()
+    jobs = [store.open("generate") for _ in range(2)]
+    for job in jobs:
+        store.submit(job, meet)
+    end = time.monotonic() + 30
+    while not all(job.finished for job in jobs) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert {job.outcome.facts["by"] for job in jobs if job.outcome is not None} == {"one", "two"}
+    store.close()
+
+
+def test_few_listen_at_once(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running([tools], listeners=1) as client:
+        go = hold(client, tools, monkeypatch)
+        url = client.post("/api/generate", {"duration": 0.1}).json["url"]
+        with socket.create_connection(("127.0.0.1", client.port)) as link:
+            link.sendall(f"GET {url}/events HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            assert b"text/event-stream" in link.recv(4096)
+            reply = client.ask(f"{url}/events")
+            assert reply.status == 503 and "retry-after" in reply.headers
+        end = time.monotonic() + 30
+        go.set()
+        while client.ask(f"{url}/events").status != 200 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert client.ask(f"{url}/events").status == 200
+
+
+def test_names_of_the_server() -> None:
+    async def nothing(*_: Any) -> None:
+        raise AssertionError("never asked here")
+
+    guard = Guard(nothing, ["studio.local", "::1"])
+    assert all(guard.known(host) for host in ("studio.local:8765", "STUDIO.LOCAL", "[::1]:1", "10.0.0.3:80"))
+    assert not any(guard.known(host) for host in ("studio.local.evil.example", "local", "1.2.3.4.evil.example", "[x]"))
 
 
 def test_names_for_people() -> None:
