@@ -119,6 +119,7 @@ def _single(config: DemucsBenchConfig) -> dict[str, float]:
     from demucs.apply import apply_model
 
     network, mix = _network(0, config.channels), sound(config.seconds)
+    mix = mix - mix.mean()  # recordings have next to no offset, which demucs alone would take out
     mean, deviation = float(mix.mean(0).mean()), float(mix.mean(0).std() + 1e-8)
     member = [Member(network, (1.0,) * len(STEMS))]
     found: dict[str, float] = {"parameters": sum(value.numel() for value in network.parameters())}
