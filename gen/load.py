@@ -24,9 +24,11 @@ from ..lm.musicgen_files import is_musicgen
 from .device import device_of, moved_codec, moved_lm
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from typing_extensions import Unpack
 
     from ..codec.audio import Audio
+    from .accompany import Accompaniment
     from .generate import Music
     from .stream import Player
 
@@ -82,15 +84,46 @@ class Studio:
                 "they do not belong together"
             )
 
-    def generate(self, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+    def generate(
+        self, text: str | None = None, melody: Audio | Tensor | None = None,
+        stems: Mapping[str, Audio] | None = None, **wishes: Unpack[Wishes],
+    ) -> Music:  # fmt: skip
         """Make new music from a sentence, typed wishes, or both; see :class:`descant.gen.request.Request`.
 
-        Returns a :class:`descant.gen.generate.Music` with ``.wav`` [C, T] and ``.rate``. Raises RequestError.
+        melody and stems are for models that hear them, see :func:`descant.gen.against.generate`. Returns a
+        :class:`descant.gen.generate.Music` with ``.wav`` [C, T] and ``.rate``. Raises RequestError.
         """
         from .generate import generate
         from .request import Request
 
-        return generate(self, Request(text=text, **wishes))
+        return generate(self, Request(text=text, **wishes), melody=melody, stems=stems)
+
+    def accompany(
+        self, given: Audio | Mapping[str, Audio], add: Sequence[str], text: str | None = None, **wishes: Unpack[Wishes]
+    ) -> Accompaniment:
+        """Add parts such as ``["bass", "keys"]`` to a mix or to stems; see :func:`descant.gen.accompany.accompany`."""
+        from .accompany import accompany
+        from .request import Request
+
+        return accompany(self, given, add, Request(text=text, **wishes))
+
+    def inpaint(
+        self, given: Audio, start: float, end: float, text: str | None = None, **wishes: Unpack[Wishes]
+    ) -> Music:
+        """Play ``given`` from ``start`` to ``end`` (s) anew; see :func:`descant.gen.inpaint.inpaint`."""
+        from .inpaint import inpaint
+        from .request import Request
+
+        return inpaint(self, given, start, end, Request(text=text, **wishes))
+
+    def loop(
+        self, given: Audio, seconds: float | None = None, text: str | None = None, **wishes: Unpack[Wishes]
+    ) -> Music:
+        """``given`` with a bridge back to its beginning; see :func:`descant.gen.inpaint.loop`."""
+        from .inpaint import loop
+        from .request import Request
+
+        return loop(self, given, Request(text=text, **wishes), seconds)
 
     def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
         """Continue ``given`` by ``seconds``; see :mod:`descant.gen.extend`.

@@ -63,9 +63,14 @@ class MusicGenStudio(Studio):
         if self.lm.text is None:
             raise ValueError(f"{self.name} is a decoder without a text encoder: name the whole model")
 
-    def generate(self, text: str | None = None, melody: Audio | None = None, **wishes: Unpack[Wishes]) -> Music:
+    def generate(
+        self, text: str | None = None, melody: Audio | Tensor | None = None,
+        stems: Mapping[str, Audio] | None = None, **wishes: Unpack[Wishes],
+    ) -> Music:  # fmt: skip
         """Make new music; ``melody`` is for melody models. See :class:`descant.gen.request.Request`."""
-        return generate(self, Request(text=text, **wishes), melody=melody)
+        from .generate import generate
+
+        return generate(self, Request(text=text, **wishes), melody=melody, stems=stems)
 
     def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
         """Continue ``given`` by ``seconds``; see :func:`continuation`."""

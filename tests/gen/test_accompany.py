@@ -140,3 +140,14 @@ def test_what_cannot_be_is_one_clear_line(player: Studio, band: dict[str, Audio]
 def test_a_model_without_stems_says_so(studio: Studio, band: dict[str, Audio]) -> None:
     with pytest.raises(RequestError, match="plays all instruments together"):
         accompany(studio, band, ["bass"])
+
+
+def test_the_studio_has_the_verbs(player: Studio, band: dict[str, Audio]) -> None:
+    made = player.accompany(band, ["lead"], genre="jazz", seed=3)
+    same = accompany(player, band, ["lead"], Request(genre="jazz", seed=3))
+    assert torch.equal(made.codes["lead"], same.codes["lead"])
+    song = Audio(made.mix, RATE)
+    assert player.inpaint(song, 1.0, 1.5, seed=1).wav.shape == song.wav.shape
+    assert player.loop(song, 0.5, seed=1).wav.shape[-1] == song.wav.shape[-1] + RATE // 2
+    against = player.generate(genre="jazz", seed=1, duration=1.0, stems={"drums": band["drums"]})
+    assert not torch.equal(against.codes, player.generate(genre="jazz", seed=1, duration=1.0).codes)
