@@ -92,14 +92,20 @@ def run(args: argparse.Namespace) -> None:
         place = serve.Place(host=args.host, port=args.port, names=tuple(args.allow_host), limits=limits)
     except (ValueError, OverflowError) as error:
         raise RequestError(str(error)) from None
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise RequestError(f"threads {args.threads} is outside 1 to 1024")
+    threads = args.threads or max(1, default_threads() // args.workers)
     serve.listen(args.host, args.port).close()
+    import torch
+
     from .load import load
     from .serve_work import Tools
 
-    tools = []
-    for _ in range(args.workers):
-        studio = load(args.model, args.threads or default_threads(), args.precision, args.adapter, args.device)
-        tools.append(Tools(studio, args.separator))
+    torch.set_num_threads(threads)  # the workers share this setting
+    tools = [
+        Tools(load(args.model, threads, args.precision, args.adapter, args.device), args.separator)
+        for _ in range(args.workers)
+    ]
     tools[0].method(None)  # one that cannot be had is said now
 
     def ready(address: str) -> None:

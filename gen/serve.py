@@ -123,7 +123,7 @@ def opened(place: Place, tools: Sequence[Tools]) -> Iterator[Opened]:
 def serve(
     place: Place, tools: Sequence[Tools], ready: Callable[[str], None] | None = None, browser: bool = False
 ) -> None:  # fmt: skip
-    """Serve until SIGINT, which is raised as KeyboardInterrupt once all is put away, or SIGTERM.
+    """Serve, in the main thread, until SIGTERM, or SIGINT, which is raised once all is put away (KeyboardInterrupt).
 
     ready: told the address once it can be asked. browser: open the page.
     """

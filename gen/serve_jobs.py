@@ -129,9 +129,9 @@ class Store:
                 raise Refused(503, "the server is shutting down", 60)
             pending = sum(job.status in ("receiving", "queued") for job in self._jobs.values())
             if pending >= self.limits.queue:
-                raise Refused(429, f"{pending} requests are waiting already: try again later", self._wait(pending))
+                raise Refused(429, f"{pending} requests are waiting already: try again later", self._wait())
             if not self._make_room(self.limits.upload):
-                raise Refused(503, "the disk space of this server is in use: try again later", self._wait(1))
+                raise Refused(503, "the disk space of this server is in use: try again later", self._wait())
             job = Job(secrets.token_urlsafe(12), kind, self.folder / secrets.token_hex(8))
             self._jobs[job.id] = job
         job.folder.mkdir()
@@ -201,9 +201,9 @@ class Store:
                 )
             job.bytes += size
 
-    def _wait(self, pending: int) -> int:
-        """Seconds until a slot is likely to be free."""
-        return max(1, min(600, round(self._took * (1 + pending / 4 / max(1, len(self._threads) - 1)))))
+    def _wait(self) -> int:
+        """Seconds until a slot is likely to be free: one is when the next worker has done its job."""
+        return max(1, min(600, round(self._took / max(1, len(self._threads) - 1))))
 
     def _make_room(self, size: int) -> bool:
         """Let old results go until ``size`` bytes fit. With the lock held."""

@@ -383,6 +383,19 @@ def test_a_sender_that_falls_silent_is_given_up(tools: Tools) -> None:
         assert client.ask("/api").json["jobs"]["receiving"] == 0 and not list(client.folder.iterdir())
 
 
+def test_a_sender_that_hangs_up_gives_its_slot_back(client: Client) -> None:
+    body, headers = form(wave(), "a.wav", {})
+    with socket.create_connection(("127.0.0.1", client.port)) as link:
+        head = f"POST /api/extend HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+        link.sendall(f"{head}content-type: {headers['content-type']}\r\n\r\n".encode() + body[:500])
+        end = time.monotonic() + 30
+        while client.ask("/api").json["jobs"]["receiving"] != 1 and time.monotonic() < end:
+            time.sleep(0.01)
+    while client.ask("/api").json["jobs"]["receiving"] and time.monotonic() < end:
+        time.sleep(0.01)
+    assert client.ask("/api").json["jobs"]["receiving"] == 0
+
+
 def test_results_go_when_they_are_many_old_or_large(tools: Tools) -> None:
     with running([tools], keep=2, upload=100_000, disk=400_000) as client:
         urls = [client.wait(client.post("/api/generate", {"duration": 0.2, "seed": n}))["url"] for n in range(5)]
@@ -499,7 +512,7 @@ def test_the_command_line_is_checked_before_a_model_is_loaded(capsys: pytest.Cap
         assert "is in use: choose another with --port" in capsys.readouterr().err
     for words, status in (
         (["--workers", "0"], 2), (["--port", "70000"], 2), (["--queue", "0"], 2), (["--max-upload", "inf"], 2),
-        (["--max-seconds", "900"], 2), (["--host", "no.such.host.invalid"], 1), (["--model", "nowhere"], 1),
+        (["--max-seconds", "900"], 2), (["--threads", "0"], 2), (["--host", "no.such.host.invalid"], 1), (["--model", "nowhere"], 1),
         (["--separator", "nothing", "--port", "0"], 1),
     ):  # fmt: skip
         assert main(["serve", "--port", "0", *words]) == status, words
