@@ -17,7 +17,7 @@ import torch
 
 #: Bytes that a step must read to be worth a second thread: some 4 ms at 16 GB/s.
 WORTH = 64 << 20
-_RUNNING = "/proc/loadavg"
+_RUNNING, _TASKS = "/proc/loadavg", "/proc/self/task"
 # weight of the newest look at the machine: some ten steps are remembered
 _NEW = 0.1
 
@@ -41,16 +41,31 @@ def advised(step_bytes: int, cores: int | None = None, load: float | None = None
 
 
 def others() -> float | None:
-    """Threads of others that run or wait to run at this moment; None where the system does not tell.
+    """Threads of other processes that run or wait to run at this moment; None where the system does not tell.
 
-    The load average would not do: it counts what this process did in the last minute.
+    The load average would not do: it counts what this process did in the last minute. Nor are this process's own
+    threads others: OpenMP's keep turning for a while after their work.
     """
     try:
         with open(_RUNNING, encoding="ascii") as file:
             # "0.20 0.18 0.12 3/80 11206": three of 80 threads run, and one of them is asking
-            return max(0.0, float(file.read().split()[3].partition("/")[0]) - 1.0)
+            running = int(file.read().split()[3].partition("/")[0]) - 1
+        return float(max(0, running - _own())) if running > 0 else 0.0
     except (OSError, IndexError, ValueError):
         return None
+
+
+def _own() -> int:
+    """Threads of this process that run or wait to run, beside the one that asks."""
+    count = -1
+    for task in os.scandir(_TASKS):
+        try:
+            with open(f"{task.path}/stat", encoding="ascii", errors="replace") as file:
+                # "11206 (python) R ...": a name may hold anything, spaces and brackets included
+                count += file.read().rpartition(")")[2].split()[0] == "R"
+        except (OSError, IndexError):
+            continue  # it has ended
+    return max(0, count)
 
 
 class Watch:

@@ -30,12 +30,21 @@ def test_never_more_than_torch_is_set_to_use_and_set_back_afterwards() -> None:
 
 def test_what_others_are_doing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told = tmp_path / "loadavg"
+    own = tmp_path / "tasks"
     monkeypatch.setattr(fast_threads, "_RUNNING", str(told))
+    monkeypatch.setattr(fast_threads, "_TASKS", str(own))
     assert others() is None
+    # the one that asks, one that turns idly, one that sleeps; the last has ended
+    for number, state in (("1", "R"), ("2", "R"), ("3", "S"), ("4", None)):
+        (own / number).mkdir(parents=True)
+        if state is not None:
+            (own / number / "stat").write_text(f"{number} (python) (R) x) {state} 1 1 1\n")
     with threads(4):
         assert advised(100 * WORTH, 4) == 1
     told.write_text("0.20 0.18 0.12 3/80 11206\n")
-    assert others() == 2.0
+    assert others() == 1.0
+    told.write_text("0.20 0.18 0.12 6/80 11206\n")
+    assert others() == 4.0
     told.write_text("0.20 0.18 0.12 0/80 11206\n")
     assert others() == 0.0
     told.write_text("what?\n")
