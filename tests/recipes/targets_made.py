@@ -1,4 +1,4 @@
-"""Songs and tools for the tests of prepared targets: a codec with random weights, separators that cost next to nothing."""
+"""Songs and tools for the tests of prepared targets: a codec with random weights, separators that cost next to none."""
 
 from __future__ import annotations
 
