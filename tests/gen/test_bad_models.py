@@ -148,9 +148,13 @@ def test_no_memory_is_one_line_that_says_what_to_lower(
     monkeypatch.setattr("descant.lm.sample.collate", hungry)
     status, err = run(*words)
     assert status == 1 and "no memory for 1 piece(s) of 10 frames: ask for a shorter duration" in err
-    # and where nobody is prepared for it
-    monkeypatch.setattr(verbs, "finish", hungry)
     monkeypatch.setattr(verbs, "sample", lambda *_, **__: torch.zeros(4, 10, dtype=torch.long))
+    with monkeypatch.context() as patched:
+        patched.setattr(verbs, "finish", hungry)
+        status, err = run(*words)
+    assert status == 1 and "no memory for this music on cpu: ask for a shorter duration" in err
+    # and where nobody is prepared for it
+    monkeypatch.setattr("descant.codec.audio.write", hungry)
     status, err = run(*words)
     assert status == 1 and "not enough memory: ask for less at once" in err and err.count("\n") == 1
     assert not out.exists()
