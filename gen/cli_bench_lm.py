@@ -67,7 +67,7 @@ def run_lm(args: argparse.Namespace) -> None:
         run = bench_lm_speed.SpeedRun(
             model=args.model, tokens=args.tokens, only=bench_lm_speed.chosen(args.only, args.tokens, args.device),
             shape=shape, seconds=args.seconds, minutes=args.minutes,
-            gpu=GpuRun(library_steps=0) if args.alone else GpuRun(),
+            gpu=GpuRun(peer_steps=0) if args.alone else GpuRun(),
         )  # fmt: skip
     except ValueError as error:
         raise RequestError(str(error)) from None

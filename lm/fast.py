@@ -17,7 +17,7 @@ In fp32 all of this is exact up to the order of sums. In int8 a row's numbers do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -30,13 +30,13 @@ from .fast_linear import PRECISIONS, Product, each_row, on_cpu, product, stored
 from .fast_memory import FORMS, ByteMemory, Memory, best_form, memory
 from .fast_step import FusedStep, Texts, folded, possible
 from .fast_threads import Watch, threads
+from .fast_verbs import Verbs
 from .musicgen import Conditions, MusicGenLM
 from .musicgen_decoder import Block
 from .quant import QuantLinear
 
 if TYPE_CHECKING:
-    from .musicgen_sample import Progress
-    from .sample import SamplingSettings
+    pass
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Layer:
         return attended
 
 
-class FastMusicGen:
+class FastMusicGen(Verbs):
     """A MusicGen arranged for decoding; stands in for ``model`` in :func:`descant.lm.musicgen_sample.generate`.
 
     precision: of the weights, one of ``fp32``, ``bf16``, ``int8``; ``form``: of the attention cache, the same names, by
@@ -254,24 +254,6 @@ class FastMusicGen:
             x = torch.stack([self._step(x[:, at], ready, cache) for at in range(count)], 1)
         logits = self._heads(F.layer_norm(x, *self._last).flatten(0, 1))
         return logits.view(ready.rows, count, books, -1).transpose(1, 2)
-
-    def stream(
-        self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
-        seed: int | Sequence[int] = 0,
-    ) -> Iterator[Tensor]:  # fmt: skip
-        """Yield the codes [B, K] of one new frame after another; see :func:`descant.lm.musicgen_sample.stream`."""
-        from .musicgen_sample import stream
-
-        return stream(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed)
-
-    def generate(
-        self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
-        seed: int | Sequence[int] = 0, progress: Progress | None = None,
-    ) -> Tensor:  # fmt: skip
-        """``frames`` new frames -> codes [B, K, F0 + frames]; see :func:`descant.lm.musicgen_sample.generate`."""
-        from .musicgen_sample import generate
-
-        return generate(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed, progress=progress)
 
     def _step(self, x: Tensor, ready: Told, cache: Memory) -> Tensor:
         """One position of every row, [R, D] -> [R, D]."""

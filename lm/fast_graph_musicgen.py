@@ -16,17 +16,17 @@ from torch.nn import functional as F
 
 from .fast_attend import attention
 from .fast_graph import GRANULE, Program, Step, on_device, rounded_up
+from .fast_verbs import Verbs
 from .musicgen import Conditions, MusicGenLM
 from .musicgen_decoder import Block
 
 if TYPE_CHECKING:
-    from .musicgen_sample import Progress
     from .sample import SamplingSettings
 
 _TEXT = 32
 
 
-class GraphMusicGen:
+class GraphMusicGen(Verbs):
     """A MusicGen arranged for decoding on a GPU; stands in for ``model`` in :mod:`descant.lm.musicgen_sample`.
 
     attention: one of :data:`descant.lm.fast_attend.ATTENTIONS`. compiled: pass the step through ``torch.compile``
@@ -45,24 +45,6 @@ class GraphMusicGen:
     def condition(self, texts: Sequence[str | None], chroma: Tensor | None = None) -> Conditions:
         """Sentences and a melody -> conditions, as :meth:`descant.lm.musicgen.MusicGenLM.condition`."""
         return self.model.condition(texts, chroma)
-
-    def stream(
-        self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
-        seed: int | Sequence[int] = 0,
-    ) -> Iterator[Tensor]:  # fmt: skip
-        """Yield the codes [B, K] of one new frame after another, a block at a time; see :meth:`columns`."""
-        from .musicgen_sample import stream
-
-        return stream(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed)
-
-    def generate(
-        self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
-        seed: int | Sequence[int] = 0, progress: Progress | None = None,
-    ) -> Tensor:  # fmt: skip
-        """``frames`` new frames -> codes [B, K, F0 + frames]; see :func:`descant.lm.musicgen_sample.generate`."""
-        from .musicgen_sample import generate
-
-        return generate(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed, progress=progress)
 
     def columns(
         self, sequence: Tensor, first: int, cond: Conditions, settings: SamplingSettings, seeds: Sequence[int]

@@ -60,7 +60,7 @@ class GpuRun:
     pieces: int = 64
     """At once, in the rows of many."""
     text: int = 12
-    library_steps: int = 100
+    peer_steps: int = 100
     """Steps of the transformers library; 0 leaves it out."""
     steps: int = 20
     """Steps of training."""
@@ -78,7 +78,7 @@ def measure(run: GpuRun, say: Say) -> dict[str, Any]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     found: dict[str, Any] = {"about": _about(device), "frames": run.frames, "pieces": run.pieces}
     found["decoding"] = [*_musicgen(run, device, dtype, say), *_own(run, device, say)]
-    if run.library_steps:
+    if run.peer_steps:
         found["library"] = _transformers(run, device, dtype, say)
     found["training"] = [_train(each, run.steps, device, say) for each in run.trainings]
     return found
@@ -158,13 +158,13 @@ def _transformers(run: GpuRun, device: torch.device, dtype: torch.dtype, say: Sa
         cache = library.cache()
         _wait(device)
         begun = time.perf_counter()
-        for _ in range(run.library_steps):
+        for _ in range(run.peer_steps):
             library.forward(one, cache)
         _wait(device)
         spent = time.perf_counter() - begun
-    rate = run.library_steps / spent
+    rate = run.peer_steps / spent
     say(f"transformers {library.version}: {rate:.1f} steps a second")
-    return {"name": f"transformers {library.version}", "steps": run.library_steps, "steps_s": rate, "x": rate / 50.0}
+    return {"name": f"transformers {library.version}", "steps": run.peer_steps, "steps_s": rate, "x": rate / 50.0}
 
 
 def _train(shape: Training, steps: int, device: torch.device, say: Say) -> dict[str, Any]:

@@ -201,8 +201,8 @@ def _member(wheel: Path, model: str, file: str, limit: int) -> BinaryIO:
             content = packed.read(limit + 1)
     except KeyError as error:
         raise FileNotFoundError(f"{wheel} has no {name}: name the wheel of musicnn 0.1.0") from error
-    # NotImplementedError and RuntimeError are how zipfile names an unknown compression and an encrypted member
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    # RuntimeError (or a kind of it) is how zipfile names an encrypted member and an unknown compression
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"no wheel, or damaged ({error}): name the wheel of musicnn 0.1.0") from error
     if len(content) > limit:
         raise ValueError(f"{name} has more than {limit} bytes: name the wheel of musicnn 0.1.0")

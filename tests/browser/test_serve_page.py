@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from ..gen.conftest import model_folder, studio  # noqa: F401
-from ..gen.served import Client, able, running
+from ..gen.made import able
+from ..gen.served import Client, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -12,15 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from descant.codec.model import Codec, nano
 from descant.gen import serve
-from descant.gen.load import Studio
 from descant.gen.serve_limits import Limits
 from descant.gen.serve_work import Tools
-from descant.lm.condition import ROLES
-from descant.lm.model import LMConfig, TokenLM
 
 END = ("done", "failed", "cancelled")
 
@@ -86,17 +80,6 @@ def form(sound: bytes, name: str, fields: Mapping[str, str]) -> tuple[bytes, dic
     )
     body = "".join(parts).encode() + head.encode() + sound + f"\r\n--{edge}--\r\n".encode()
     return body, {"content-type": f"multipart/form-data; boundary={edge}"}
-
-
-def able() -> Studio:
-    """A random model that plays parts by themselves and hears melodies."""
-    torch.manual_seed(0)
-    codec = Codec(nano()).eval()
-    config = LMConfig(
-        width=32, layers=2, heads=2, cardinality=codec.cardinality, books=3, window=64, text_vocab=64, text_width=32,
-        frame_rate=codec.frame_rate, targets=len(ROLES),
-    )  # fmt: skip
-    return Studio(codec, TokenLM(config).eval(), "made", threads=1)
 
 
 @contextmanager

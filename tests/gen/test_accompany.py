@@ -9,30 +9,20 @@ import pytest
 import torch
 
 from descant.codec.audio import Audio
-from descant.codec.model import Codec, nano
 from descant.gen import fit as module
 from descant.gen.accompany import accompany
 from descant.gen.load import Studio
 from descant.gen.request import Request, RequestError
-from descant.lm.condition import ROLES
-from descant.lm.model import LMConfig, TokenLM
 from descant.recipes import audio_of, builtin
+
+from .made import able
 
 RATE = 24000
 
 
 @pytest.fixture(scope="module")
 def player() -> Studio:
-    torch.manual_seed(0)
-    codec = Codec(nano()).eval()
-    config = LMConfig(
-        width=32, layers=2, heads=2, cardinality=codec.cardinality, books=3, window=64, text_vocab=64, text_width=32,
-        frame_rate=codec.frame_rate, targets=len(ROLES),
-    )  # fmt: skip
-    model = TokenLM(config).eval()
-    for weight in (model.conditioner.target.weight, model.conditioner.stems.project.weight):  # type: ignore[union-attr]
-        torch.nn.init.normal_(weight, std=0.5)
-    return Studio(codec, model, "made", threads=1)
+    return able(attentive=True)
 
 
 @pytest.fixture(scope="module")

@@ -6,29 +6,20 @@ import pytest
 import torch
 
 from descant.codec.audio import Audio
-from descant.codec.model import Codec, nano
 from descant.gen import inpaint as module
 from descant.gen.inpaint import bridge, inpaint, loop
 from descant.gen.load import Studio
 from descant.gen.request import Request, RequestError
-from descant.lm.condition import ROLES
-from descant.lm.model import LMConfig, TokenLM
 from descant.recipes import audio_of, builtin
+
+from .made import able
 
 RATE = 24000
 
 
 @pytest.fixture(scope="module")
 def player() -> Studio:
-    torch.manual_seed(0)
-    codec = Codec(nano()).eval()
-    config = LMConfig(
-        width=32, layers=2, heads=2, cardinality=codec.cardinality, books=3, window=256, text_vocab=64, text_width=32,
-        frame_rate=codec.frame_rate, targets=len(ROLES),
-    )  # fmt: skip
-    model = TokenLM(config).eval()
-    torch.nn.init.normal_(model.conditioner.stems.project.weight, std=0.5)
-    return Studio(codec, model, "made", threads=1)
+    return able(window=256, attentive=True)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ from descant.gen.serve_upload import shown
 from descant.gen.serve_wishes import request_of
 from descant.gen.serve_work import Tools
 
-from .served import Client, able, form, running
+from .made import able
+from .served import Client, form, running
 
 RATE = 16000
 

@@ -5,44 +5,18 @@ import torch
 from torch import Tensor
 
 from descant.lm.fast import FastMusicGen
-from descant.lm.musicgen import Conditions, MusicGenLM
-from descant.lm.musicgen_config import MusicGenConfig
+from descant.lm.musicgen import MusicGenLM
 from descant.lm.musicgen_sample import generate
 from descant.lm.sample import SamplingSettings
+
+from .graph_made import conditions, made
 
 TEXTS = {"short": 5, "longer than a head": 21}
 
 
-def made(**other: object) -> MusicGenLM:
-    sizes = {"width": 64, "layers": 3, "heads": 4, "ffn": 96, "cardinality": 48, "text_width": 24, **other}
-    torch.manual_seed(0)
-    model = MusicGenLM(MusicGenConfig(**sizes)).eval()  # type: ignore[arg-type]
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm.weight" in name:
-                weight.uniform_(0.5, 1.5)
-            elif weight.dim() == 2:
-                # large enough for decisions to be clear
-                weight.normal_(std=1.5 * weight.shape[1] ** -0.5)
-            else:
-                weight.normal_(std=0.3)
-    return model
-
-
 @pytest.fixture(scope="module")
 def model() -> MusicGenLM:
-    return made()
-
-
-def conditions(model: MusicGenLM, length: int = 5, pieces: int = 3) -> Conditions:
-    """Texts of unequal length; the second piece has none."""
-    generator = torch.Generator().manual_seed(length)
-    states = torch.randn(pieces, length, model.config.text_width, generator=generator)
-    mask = torch.ones(pieces, length, dtype=torch.bool)
-    if pieces > 1:
-        mask[0, length - 2 :] = False
-        mask[1] = False
-    return model.condition_states(states, mask)
+    return made(layers=3)
 
 
 def steps(model: MusicGenLM, pieces: int, count: int) -> Tensor:
@@ -61,7 +35,7 @@ def in_parts(engine: object, sequence: Tensor, ready: object, parts: list[int]) 
 @pytest.mark.parametrize("parts", [[1] * 9, [5, 1, 2, 1]], ids=str)
 @torch.no_grad()
 def test_fp32_is_the_model(model: MusicGenLM, length: int, guided: bool, parts: list[int]) -> None:
-    cond, sequence = conditions(model, length), steps(model, 3, 9)
+    cond, sequence = conditions(model, 3, length), steps(model, 3, 9)
     wanted = model(sequence, model.ready(cond, guided))
     engine = FastMusicGen(model, "fp32")
     found = in_parts(engine, sequence, engine.ready(cond, guided), parts)
@@ -72,8 +46,8 @@ def test_fp32_is_the_model(model: MusicGenLM, length: int, guided: bool, parts: 
 @pytest.mark.parametrize("other", [{"activation": "relu"}, {"books": 8, "channels": 2}], ids=str)
 @torch.no_grad()
 def test_fp32_is_the_model_in_other_shapes(other: dict[str, object]) -> None:
-    model = made(**other)
-    cond, sequence = conditions(model), steps(model, 3, 6)
+    model = made(**{"layers": 3, **other})
+    cond, sequence = conditions(model, 3), steps(model, 3, 6)
     engine = FastMusicGen(model, "fp32")
     wanted = model(sequence, model.ready(cond, True))
     assert (in_parts(engine, sequence, engine.ready(cond, True), [1] * 6) - wanted).abs().max() < 1e-4
@@ -81,7 +55,7 @@ def test_fp32_is_the_model_in_other_shapes(other: dict[str, object]) -> None:
 
 @torch.no_grad()
 def test_fp32_is_the_melody_model() -> None:
-    model = made(melody=True, chroma_frames=7)
+    model = made(layers=3, melody=True, chroma_frames=7)
     chroma = torch.rand(1, 4, 12)
     cond = model.condition_states(torch.randn(2, 3, 24), torch.tensor([[True] * 3, [True, False, False]]), chroma)
     engine, sequence = FastMusicGen(model, "fp32"), steps(model, 2, 6)
@@ -97,7 +71,7 @@ def test_fp32_is_the_melody_model() -> None:
 @torch.no_grad()
 def test_fewer_bits_stay_near(model: MusicGenLM, precision: str, form: str, most: float) -> None:
     # more positions than one block of the 8-bit cache holds
-    cond, sequence = conditions(model), steps(model, 3, 140)
+    cond, sequence = conditions(model, 3), steps(model, 3, 140)
     wanted = model(sequence, model.ready(cond, True))
     engine = FastMusicGen(model, precision, form)
     found = in_parts(engine, sequence, engine.ready(cond, True), [67, *[1] * 73])
@@ -124,7 +98,7 @@ def test_a_piece_in_8_bits_is_the_same_alone_and_in_company(model: MusicGenLM, f
 
 def test_a_stream_gives_what_a_whole_gives(model: MusicGenLM) -> None:
     engine = FastMusicGen(model, "int8")
-    cond = conditions(model)
+    cond = conditions(model, 3)
     whole = engine.generate(20, cond, seed=3)
     one, other = engine.stream(20, cond, seed=3), engine.stream(9, cond, seed=8)
     rows = []
@@ -138,7 +112,7 @@ def test_a_stream_gives_what_a_whole_gives(model: MusicGenLM) -> None:
 
 def test_greedy_codes_are_the_models(model: MusicGenLM) -> None:
     settings = SamplingSettings(temperature=0.0, guidance=3.0)
-    cond = conditions(model)
+    cond = conditions(model, 3)
     prompt = torch.randint(0, 48, (3, 4, 5), generator=torch.Generator().manual_seed(0))
     wanted = generate(model, 12, cond, prompt=prompt, settings=settings)
     assert torch.equal(FastMusicGen(model, "fp32").generate(12, cond, prompt=prompt, settings=settings), wanted)
@@ -152,7 +126,7 @@ def test_wrong_use_is_refused(model: MusicGenLM) -> None:
     with pytest.raises(ValueError, match=r"model\.float\(\)"):
         FastMusicGen(MusicGenLM(model.config).bfloat16())
     engine = FastMusicGen(model, "fp32")
-    ready = engine.ready(conditions(model), True)
+    ready = engine.ready(conditions(model, 3), True)
     with pytest.raises(ValueError, match="steps must be"):
         engine(torch.zeros(3, 3, 1, dtype=torch.long), ready)
     with pytest.raises(ValueError, match="cannot take"):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from descant.codec.model import Codec, nano
-from descant.gen.load import Studio
-from descant.lm.condition import ROLES
-from descant.lm.model import LMConfig, TokenLM
 from descant.recipes import bench_accompany, builtin
 from descant.recipes.bench_accompany import Case
+
+from ..gen.made import able
 
 RATE, SECONDS = 22050, 6.0
 
@@ -44,13 +42,7 @@ def test_true_parts_fit_and_others_do_not(found: list[Case]) -> None:
 
 
 def test_a_model_is_measured_whole(found: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    codec = Codec(nano()).eval()
-    config = LMConfig(
-        width=32, layers=2, heads=2, cardinality=codec.cardinality, books=2, window=64, text_vocab=64, text_width=32,
-        frame_rate=codec.frame_rate, targets=len(ROLES),
-    )  # fmt: skip
-    studio = Studio(codec, TokenLM(config).eval(), "made", threads=1)
+    studio = able(books=2)
     # the true others without the target, which is what a perfect separator would find
     monkeypatch.setattr(bench_accompany, "_separated", lambda case: case.context)
     made = bench_accompany.measure(studio, found[:2], shuffles=100)

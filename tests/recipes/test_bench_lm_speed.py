@@ -161,7 +161,7 @@ def test_drawn_weights_leave_something_to_predict() -> None:
 def test_what_a_gpu_would_be_asked_runs_here_on_small_shapes() -> None:
     own = LMConfig(width=32, layers=1, heads=2, books=4, cardinality=40, window=16, text_width=16)
     run = GpuRun(
-        device="cpu", frames=12, pieces=3, text=3, library_steps=4, steps=2, config=TINY.sizes(), own=own,
+        device="cpu", frames=12, pieces=3, text=3, peer_steps=4, steps=2, config=TINY.sizes(), own=own,
         trainings=(Training(name="nothing much", lm=own, crops=2, frames=16),),
     )  # fmt: skip
     said: list[str] = []
