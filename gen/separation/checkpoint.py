@@ -75,7 +75,9 @@ def raw(path: Path) -> Mapping[Any, Any]:
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     except Exception as error:  # torch raises a dozen kinds for a damaged or hostile file
         reason = f"{type(error).__name__} {str(error).strip()}".splitlines()[0]
-        raise ValueError(f"{path} is not a checkpoint of plain tensors: {reason}") from error
+        raise ValueError(
+            f"{path} is not a checkpoint of plain tensors ({reason}): name a file that torch.save or safetensors wrote"
+        ) from error
     if not isinstance(table, Mapping):
         raise ValueError(f"{path} holds a {type(table).__name__}, a checkpoint is a mapping")
     return table
