@@ -17,6 +17,7 @@ _TARGETS = """examples:
   descant prepare musdb18hq -o shards --workers 2 --json
   descant prepare data/pieces/train.jsonl.gz --soundfont FluidR3Mono_GM.sf3 -o shards
   descant prepare medleydb -o shards --sum
+  descant prepare musdb18hq -o shards --apart
 
 DIR: songs as files; song folders with true stems (MUSDB18, MoisesDB, MedleyDB, Slakh2100, or drums.wav, bass.wav, ...);
 or rendered pieces. True stems are used where they add up to the mix; other songs are taken apart. Each song is read
@@ -46,6 +47,7 @@ def add_prepare(kinds: _Commands[Any]) -> None:
     one.add_argument("--books", type=int, default=4, metavar="K", help="of the codec, how many (default: 4)")
     one.add_argument("--soundfont", metavar="FILE", help="for pieces of the synth layer")
     one.add_argument("--sum", action="store_true", help="stems that do not add up to the mix: take their sum for it")
+    one.add_argument("--apart", action="store_true", help="beside true stems, keep what the separator finds in the mix")
     one.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
     one.add_argument("--limit", type=int, metavar="N", help="use the first N songs")
     one.add_argument("--retry", action="store_true", help="try songs again that could not be used before")
@@ -102,7 +104,7 @@ def run_prepare(args: argparse.Namespace) -> None:
 
     settings = TargetSettings(
         separator=args.separator, codec=str(args.codec or find("embedded")[0]), books=args.books,
-        soundfont=args.soundfont, trust=args.sum,
+        soundfont=args.soundfont, trust=args.sum, apart=args.apart,
     )  # fmt: skip
     done = prepare(
         args.source, args.out, settings, workers=args.workers or os.cpu_count() or 1, limit=args.limit,

@@ -10,7 +10,7 @@ stems of its context at random).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..lm.condition import Condition
 from .targets_files import HEADER
-from .targets_read import TargetSet, Window, pick
+from .targets_read import TargetSet, Window, pick, pick_apart
 from .tokens import Crop, TokenSet
 
 #: The kinds of work, in the order in which their shares are drawn.
@@ -46,6 +46,8 @@ class Jobs:
     bleed: float = 0.1
     """Chance of each stem that is heard to carry, for a while, the finer books of the mix at another time: traces of
     the target which say nothing about it."""
+    apart: float = 0.7
+    """Chance of hearing what a separator finds instead of true stems, where both were kept."""
     loudest: float = -15.0
     """dB: a stem that the target leaks into by more than this is not heard."""
 
@@ -53,8 +55,9 @@ class Jobs:
         shares = [getattr(self, kind) for kind in KINDS]
         if min(shares) < 0 or sum(shares) <= 0:
             raise ValueError(f"the shares of {', '.join(KINDS)} must not be negative, nor all be 0: {shares}")
-        if not 0 <= self.coarse <= 1 or not 0 <= self.bleed <= 1:
-            raise ValueError(f"coarse {self.coarse} and bleed {self.bleed} are chances: 0 to 1")
+        for name in ("coarse", "bleed", "apart"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: chances are 0 to 1")
 
 
 class JobSet:
@@ -98,7 +101,7 @@ class JobSet:
         codes, role = (window.mix, None) if whole else (window.stems[target], window.roles[target])
         heard: dict[str, Tensor] = {}
         if kind in ("stem", "fill"):
-            heard = {window.roles[place]: window.stems[place] for place in context}
+            heard = self._heard(window, target, context, dice, jobs.loudest if kind == "stem" else 0.0)
         heard = self._worse(heard, window.mix, dice)
         if kind == "join":
             low, high = (round(limit * codes.shape[1]) for limit in _PLAYED)
@@ -113,6 +116,17 @@ class JobSet:
         if codes.shape[1] < frames:
             codes = torch.nn.functional.pad(codes, (0, frames - codes.shape[1]), value=-1)
         return Crop(codes, condition)
+
+    def _heard(
+        self, window: Window, target: int, context: Sequence[int], dice: torch.Generator, loudest: float
+    ) -> dict[str, Tensor]:
+        """True stems, or now and then what a separator finds of the others."""
+        apart = window.apart
+        if apart is not None and _roll(dice) < self.jobs.apart:
+            found = pick_apart(window, dice, target, loudest)
+            if found:
+                return {apart.roles[place]: apart.stems[place] for place in found}
+        return {window.roles[place]: window.stems[place] for place in context}
 
     def _worse(self, heard: Mapping[str, Tensor], mix: Tensor, dice: torch.Generator) -> dict[str, Tensor]:
         out = {}

@@ -43,7 +43,7 @@ from .targets_files import (
 from .targets_leak import WINDOW
 from .targets_plan import VERSION, Job, key_of, plan, separator_mark
 from .targets_song import FLOOR, LEAST, UNDER, make
-from .targets_sound import Rows, open_clip
+from .targets_sound import Rows, beside, open_clip
 
 #: Seconds between writings of the listing, in a long run.
 _OFTEN = 60.0
@@ -63,6 +63,8 @@ class TargetSettings:
     """For rendered pieces of the synth layer."""
     trust: bool = False
     """Where true stems do not add up to the mix, take their sum for it instead of separating the mix."""
+    apart: bool = False
+    """Beside true stems, keep what the separator finds in the mix: what a generator hears when it is used."""
 
     def __post_init__(self) -> None:
         if self.books < 1:
@@ -139,15 +141,19 @@ class _Desk:
 
     def rows(self, job: Job) -> Rows:
         """The song's sound."""
+        rate = self.codec.rate
         if isinstance(job.source, Piece):
-            return _rendered(job.source, self.codec.rate, self.soundfont)
-        return open_clip(job.source, self.codec.rate, self.separator, self.settings.trust)
+            rows = _rendered(job.source, rate, self.soundfont)
+        else:
+            rows = open_clip(job.source, rate, self.separator, self.settings.trust)
+        return beside(rows, rate, self.separator) if self.settings.apart else rows
 
     def work(self, job: Job, folder: Path) -> dict[str, Any]:
         """Make a song's shard -> its record. Raises ValueError for a song that cannot be used."""
         rows = self.rows(job)
         made = make(rows, self.codec, self.settings.books)
-        record = made.record | {"key": job.key, "separator": self.header["separator"] * (rows.kind == "separated")}
+        used = rows.kind == "separated" or bool(rows.apart)
+        record = made.record | {"key": job.key, "separator": self.header["separator"] * used}
         write_shard(folder, job.key, made.arrays, record)
         return record
 
@@ -167,7 +173,7 @@ class _Run:
         seen: dict[str, str] = {}
         for job in jobs:
             try:
-                key = key_of(job, self.desk.header, self.state, self.desk.soundfont)
+                key = key_of(job, self.desk.header, self.state, self.desk.soundfont, self.desk.settings.apart)
             except ValueError as error:
                 self.summary.failed.append({"id": job.id, "reason": _line(error)})
                 continue
@@ -194,7 +200,7 @@ class _Run:
             self.summary.failed.append({"id": job.id, "reason": result})
         else:
             self.summary.made += 1
-            self.summary.separated += result["kind"] == "separated"
+            self.summary.separated += bool(result["separator"])
             self._list(job, result)
         if time.monotonic() - self._saved > _OFTEN:
             self.save()

@@ -18,7 +18,7 @@ def totals(songs: Mapping[str, Mapping[str, Any]], size: int) -> dict[str, Any]:
     """Counts, hours and statistics of a listing; ``size``: bytes of its shards."""
     records = [row["record"] for row in songs.values()]
     seconds = sum(float(record["seconds"]) for record in records)
-    rows = sum(float(record["seconds"]) * (1 + len(record["stems"])) for record in records)
+    rows = sum(float(record["seconds"]) * _rows(record) for record in records)
     kinds = Counter(str(record["kind"]) for record in records)
     roles: Counter[str] = Counter()
     for record in records:
@@ -31,6 +31,7 @@ def totals(songs: Mapping[str, Mapping[str, Any]], size: int) -> dict[str, Any]:
     return {
         "songs": len(records), "hours": round(seconds / 3600, 4), "stem_hours": round(rows / 3600, 4), "bytes": size,
         "bytes_per_stem_second": round(size / rows, 1) if rows else 0.0, "kinds": dict(sorted(kinds.items())),
+        "apart": sum(bool(record.get("apart")) for record in records),
         "single": sum(bool(record["single"]) for record in records),
         "playing_hours": {role: round(value / 3600, 4) for role, value in roles.most_common()},
         "licences": dict(Counter(_licence(row) for row in songs.values()).most_common()),
@@ -62,6 +63,7 @@ def page(header: Mapping[str, Any], found: Mapping[str, Any], songs: Iterable[Ma
             ("hours of rows (mix and stems)", found["stem_hours"]),
             ("bytes", found["bytes"]), ("bytes a row-second", found["bytes_per_stem_second"]),
             *((f"songs with {kind} stems", count) for kind, count in found["kinds"].items()),
+            ("songs with separated stems beside the true ones", found["apart"]),
             ("songs that are a single stem", found["single"]),
         ]),
         "## Made with\n\n" + _table(("setting", "value"), [(n, f"`{json.dumps(v)}`") for n, v in header.items()]),
@@ -79,6 +81,11 @@ def page(header: Mapping[str, Any], found: Mapping[str, Any], songs: Iterable[Ma
         rows = sorted(noted)[:100]
         parts.append(f"## Notes\n\n{len(noted)} songs; the first {len(rows)}:\n\n" + _table(("song", "note"), rows))
     return "\n".join(parts)
+
+
+def _rows(record: Mapping[str, Any]) -> int:
+    """Rows of tokens: the mix, the stems, and what a separator found beside them."""
+    return 1 + len(record["stems"]) + len(record.get("apart", ()))
 
 
 def _licence(row: Mapping[str, Any]) -> str:

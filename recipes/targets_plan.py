@@ -62,13 +62,18 @@ def plan(source: str | os.PathLike[str], limit: int | None = None) -> Plan:
     return Plan(tuple(jobs[:limit]), tuple(problems))
 
 
-def key_of(job: Job, made_with: Mapping[str, Any], state: State, soundfont: Path | None = None) -> str:
+def key_of(
+    job: Job, made_with: Mapping[str, Any], state: State, soundfont: Path | None = None, apart: bool = False
+) -> str:
     """Name of a song's shard: a hash of its sound and of all that is done to it, 32 hex digits.
 
-    made_with: codec, separator and options. Digests of files are remembered in ``state``. Raises AudioError for files
+    made_with: codec, separator and options. apart: with what the separator
+    finds beside true stems. Digests of files are remembered in ``state``. Raises AudioError for files
     that cannot be opened.
     """
     about: dict[str, Any] = {"version": VERSION, "made_with": dict(made_with)}
+    if apart:
+        about["apart"] = True
     if isinstance(job.source, Piece):
         # labels that do not sound may change
         silent = ("captions", "genre", "style", "key", "chords", "melody", "split", "sources", "id")

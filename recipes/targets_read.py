@@ -52,6 +52,21 @@ class Window:
     """float32 [N, N] in dB: the most of stem i's energy that is stem j anywhere in the window; 0 on the diagonal."""
     condition: Condition
     """Labels that hold here, and the tune's pitch classes."""
+    apart: Apart | None = None
+    """What a separator finds in the mix, where that was kept beside true stems."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """Separated stems beside the true ones of a window: what is heard when no true stems are at hand."""
+
+    roles: tuple[str, ...]
+    stems: Tensor
+    """Codes int64 [M, K, F]."""
+    active: Tensor
+    """bool [M, F]."""
+    leak: Tensor
+    """float32 [M, N] in dB: the most of separated stem m's energy that is true stem n."""
 
 
 class TargetSet:
@@ -103,15 +118,15 @@ class TargetSet:
             raise ValueError(f"{row['id']} has {self.frames(song)} frames: none from {start} on")
         file = self._file(str(row["key"]))
         codes = self._codes(file.get_slice("codes")[:, start:stop])
-        low = start // 8
-        bits = np.unpackbits(file.get_slice("active")[:, low : -(-stop // 8)], axis=1)
-        active = torch.from_numpy(bits[1:, start - 8 * low : stop - 8 * low].astype(bool))
+        active = _bits(file, "active", start, stop)[1:]
         cents = torch.from_numpy(file.get_slice("melody")[start:stop].astype(np.float32))
         pitch = torch.where(cents == 0, torch.nan, cents / 100)
         return Window(
             id=str(row["id"]), kind=record["kind"], roles=tuple(record["stems"]), mix=codes[0], stems=codes[1:],
-            active=active, pitch=pitch, chroma=self._chroma(file, start, stop), leak=self._leak(file, start, stop),
+            active=active, pitch=pitch, chroma=self._chroma(file, start, stop),
+            leak=self._leak(file, "leak", start, stop),
             condition=self.condition(song, start, stop - start, caption, pitch),
+            apart=self._apart(file, record.get("apart", ()), start, stop),
         )  # fmt: skip
 
     def draw(
@@ -178,8 +193,16 @@ class TargetSet:
         classes = torch.from_numpy(rows[first : int(places[-1]) + 1][places - first].astype(np.int64))
         return torch.nn.functional.one_hot(classes % SILENT, 12).float() * (classes < SILENT)[:, None]
 
-    def _leak(self, file: Any, start: int, stop: int) -> Tensor:
-        rows, per = file.get_slice("leak"), self.mark["leak_seconds"] * self.frame_rate
+    def _apart(self, file: Any, roles: Sequence[str], start: int, stop: int) -> Apart | None:
+        if not roles:
+            return None
+        return Apart(
+            roles=tuple(roles), stems=self._codes(file.get_slice("apart_codes")[:, start:stop]),
+            active=_bits(file, "apart_active", start, stop), leak=self._leak(file, "apart_leak", start, stop),
+        )  # fmt: skip
+
+    def _leak(self, file: Any, name: str, start: int, stop: int) -> Tensor:
+        rows, per = file.get_slice(name), self.mark["leak_seconds"] * self.frame_rate
         last = rows.get_shape()[0] - 1
         found = rows[min(int(start / per), last) : min(int((stop - 1) / per), last) + 1]
         return torch.from_numpy(found.max(0).astype(np.float32))
@@ -209,11 +232,31 @@ def pick(window: Window, rng: torch.Generator, loudest: float = -15.0) -> tuple[
     able = [n for n in range(len(window.roles)) if share[n] >= 0.25] or [int(share.argmax())]
     target = able[int(torch.randint(len(able), (), generator=rng))]
     rest = [n for n in range(len(window.roles)) if n != target and share[n] > 0 and window.leak[n, target] <= loudest]
-    chosen: Sequence[int] = ()
-    if rest:
-        mask = int(torch.randint(1, 1 << len(rest), (), generator=rng))
-        chosen = [stem for place, stem in enumerate(rest) if mask >> place & 1]
-    return target, tuple(chosen)
+    return target, _some(rest, rng)
+
+
+def pick_apart(window: Window, rng: torch.Generator, target: int, loudest: float = -15.0) -> tuple[int, ...]:
+    """What to hear of the separated stems while true stem ``target`` is made: any non-empty part of those that play
+    and that no more than ``loudest`` dB of the target is in. Empty where there are none."""
+    if window.apart is None:
+        return ()
+    share, leak = window.apart.active.float().mean(1), window.apart.leak[:, target]
+    return _some([m for m in range(len(share)) if share[m] > 0 and leak[m] <= loudest], rng)
+
+
+def _some(rest: Sequence[int], rng: torch.Generator) -> tuple[int, ...]:
+    """Any non-empty part, all equally likely."""
+    if not rest:
+        return ()
+    mask = int(torch.randint(1, 1 << len(rest), (), generator=rng))
+    return tuple(stem for place, stem in enumerate(rest) if mask >> place & 1)
+
+
+def _bits(file: Any, name: str, start: int, stop: int) -> Tensor:
+    """One bit a frame -> bool [N, stop - start]."""
+    low = start // 8
+    bits = np.unpackbits(file.get_slice(name)[:, low : -(-stop // 8)], axis=1)
+    return torch.from_numpy(bits[:, start - 8 * low : stop - 8 * low].astype(bool))
 
 
 def _classes(pitch: Tensor) -> Tensor:

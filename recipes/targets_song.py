@@ -49,7 +49,7 @@ def make(rows: Rows, codec: Codec, books: int) -> Made:
 
     Raises ValueError for a song in which nothing plays.
     """
-    song = _Song(rows.roles, codec, books)
+    song = _Song(rows.roles, codec, books, rows.apart)
     for block in rows.blocks:
         song.push(block)
     return song.finish(rows)
@@ -58,15 +58,16 @@ def make(rows: Rows, codec: Codec, books: int) -> Made:
 class _Song:
     """Everything that is learned of a song while it comes."""
 
-    def __init__(self, roles: Sequence[str], codec: Codec, books: int) -> None:
-        self.roles, self.codec, self.books = tuple(roles), codec, books
+    def __init__(self, roles: Sequence[str], codec: Codec, books: int, apart: Sequence[str] = ()) -> None:
+        self.roles, self.apart, self.codec, self.books = tuple(roles), tuple(apart), codec, books
+        count = len(roles) + len(apart)
         self.rate, self.hop = codec.rate, codec.hop
         self.bits = packed.width(codec.cardinality)
         self.encoder = codec.encoder_stream(books)
         self.codes: list[np.ndarray] = []
         self.energy: list[Tensor] = []
-        self.tail = torch.zeros(1 + len(roles), 0)
-        self.leak = LeakMeter(len(roles), self.rate)
+        self.tail = torch.zeros(1 + count, 0)
+        self.leak = LeakMeter(count, self.rate)
         self.voices = [[place] for role in TUNE for place, name in enumerate(self.roles) if name == role]
         rest = [place for place in pitched(self.roles) if [place] not in self.voices]
         self.voices += [rest] if rest else []
@@ -79,7 +80,7 @@ class _Song:
         self.samples = 0
 
     def push(self, rows: Tensor) -> None:
-        """Take [1 + N, 2, t]."""
+        """Take [1 + N + M, 2, t]."""
         if not rows.shape[-1]:
             return
         self.samples += rows.shape[-1]
@@ -133,15 +134,32 @@ class _Song:
             codes[1 + kept[0]] = codes[0]
             playing[1 + kept[0]] = playing[0]
         order = [0, *(1 + place for place in kept)]
+        leak = self.leak.finish().numpy()
         arrays = {
             "codes": np.ascontiguousarray(codes[order]),
             "active": np.packbits(playing[order], axis=1),
             "melody": self._tune(playing, single, frames),
             "chroma": self._classes(),
-            "leak": self.leak.finish().numpy()[:, kept][:, :, kept],
+            "leak": leak[:, kept][:, :, kept],
         }
         record = self._record(rows, frames, kept, playing, energy) | {"single": single}
+        if self.apart:
+            found, heard = self._found(codes, playing, leak, kept)
+            arrays, record = arrays | found, record | {"apart": heard}
         return Made(arrays, record | {"leak_db": _worst(arrays["leak"], single)})
+
+    def _found(
+        self, codes: np.ndarray, playing: np.ndarray, leak: np.ndarray, kept: Sequence[int]
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """What the separator found, as arrays by name and roles: the rows of it in which something plays."""
+        first = len(self.roles)
+        rows = [first + place for place in range(len(self.apart)) if playing[1 + first + place].any()]
+        places = [1 + row for row in rows]
+        arrays = {
+            "apart_codes": np.ascontiguousarray(codes[places]), "apart_active": np.packbits(playing[places], axis=1),
+            "apart_leak": leak[:, rows][:, :, kept],
+        }  # fmt: skip
+        return arrays, [self.apart[row - first] for row in rows]
 
     def _tune(self, playing: np.ndarray, single: bool, frames: int) -> np.ndarray:
         """Hundredths of a semitone, 0 in rests, int16 [F]: of the first voice that plays enough of the song."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,48 @@ class Rows:
     """``true``, ``separated`` or ``rendered``."""
     blocks: Iterator[Tensor]
     notes: tuple[str, ...] = field(default=())
+    apart: tuple[str, ...] = ()
+    """Roles of M further rows behind the stems: what a separator finds in the mix."""
+
+
+def beside(rows: Rows, rate: int, separator: Separator) -> Rows:
+    """Add what ``separator`` finds in the mix behind the true stems, in step with them: blocks [1 + N + M, 2, t].
+
+    Rows that are separated already stay as they are.
+    """
+    if rows.kind == "separated":
+        return rows
+    roles = _roles_of(separator)
+    return replace(rows, blocks=_both(rows.blocks, rate, separator, roles), apart=roles)
+
+
+def _both(blocks: Iterator[Tensor], rate: int, separator: Separator, roles: Sequence[str]) -> Iterator[Tensor]:
+    """True rows wait until the separator has heard enough to say what it finds at the same samples."""
+    work = separator.rate or rate
+    inward = Rate(rate, work, 2)
+    waiting: list[Tensor] = []
+
+    def mixes() -> Iterator[Tensor]:
+        for block in blocks:
+            waiting.append(block)
+            sound = inward.push(block[0])
+            if sound.shape[1]:
+                yield sound
+        rest = inward.finish()
+        if rest.shape[1]:
+            yield rest
+
+    found = torch.zeros(len(roles), 2, 0)
+    for part in _found(separator, mixes(), rate, roles):
+        found = torch.cat([found, part[1:]], 2)
+        while waiting and found.shape[2] >= waiting[0].shape[2]:
+            block = waiting.pop(0)
+            yield torch.cat([block, found[..., : block.shape[2]]])
+            found = found[..., block.shape[2] :].clone()
+    for block in waiting:  # rates that do not divide each other may leave the last samples unheard
+        part = torch.nn.functional.pad(found, (0, max(0, block.shape[2] - found.shape[2])))
+        yield torch.cat([block, part[..., : block.shape[2]]])
+        found = found[..., block.shape[2] :]
 
 
 def open_clip(clip: Clip, rate: int, separator: Separator, trust: bool = False) -> Rows:
@@ -145,8 +187,13 @@ def _true(
 
 
 def _separated(clip: Clip, rate: int, separator: Separator, notes: tuple[str, ...]) -> Rows:
-    roles = tuple(dict.fromkeys([*(role_of(name) for name in separator.stems), "other"]))
+    roles = _roles_of(separator)
     return Rows(roles, "separated", _taken_apart(clip, rate, separator, roles), notes)
+
+
+def _roles_of(separator: Separator) -> tuple[str, ...]:
+    """What a separator finds; whatever it leaves of the mix is ``other``."""
+    return tuple(dict.fromkeys([*(role_of(name) for name in separator.stems), "other"]))
 
 
 def _taken_apart(clip: Clip, rate: int, separator: Separator, roles: Sequence[str]) -> Iterator[Tensor]:
@@ -157,6 +204,12 @@ def _taken_apart(clip: Clip, rate: int, separator: Separator, roles: Sequence[st
     else:
         every = [track for part in clip.stems.values() for track in part]
         sound = _summed(clip, every, work, _length(clip, work, every))
+    return _found(separator, sound, rate, roles)
+
+
+def _found(separator: Separator, sound: Iterator[Tensor], rate: int, roles: Sequence[str]) -> Iterator[Tensor]:
+    """Sound at the separator's rate, blocks [2, t] -> mix and stems at ``rate`` Hz, blocks [1 + N, 2, t]."""
+    work = separator.rate or rate
     outward = Rate(work, rate, 2 * (1 + len(roles)))
     places = [roles.index(role_of(name)) for name in separator.stems]
     for made in separator.stream(sound, work):
