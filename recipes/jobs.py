@@ -48,6 +48,8 @@ class Jobs:
     the target which say nothing about it."""
     apart: float = 0.7
     """Chance of hearing what a separator finds instead of true stems, where both were kept."""
+    untold: float = 0.4
+    """Chance, where something is heard, that tempo, beat, key and chords are not told: they can be heard."""
     loudest: float = -15.0
     """dB: a stem that the target leaks into by more than this is not heard."""
 
@@ -55,7 +57,7 @@ class Jobs:
         shares = [getattr(self, kind) for kind in KINDS]
         if min(shares) < 0 or sum(shares) <= 0:
             raise ValueError(f"the shares of {', '.join(KINDS)} must not be negative, nor all be 0: {shares}")
-        for name in ("coarse", "bleed", "apart"):
+        for name in ("coarse", "bleed", "apart", "untold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: chances are 0 to 1")
 
@@ -80,7 +82,9 @@ class JobSet:
 
     def parts(self) -> Mapping[str, JobSet]:
         """The same songs with one kind of work each, those that come at all; everything from words first."""
-        alone = {kind: Jobs(**{**dict.fromkeys(KINDS, 0.0), kind: 1.0}, coarse=0.0, bleed=0.0) for kind in KINDS}
+        alone = {
+            kind: Jobs(**{**dict.fromkeys(KINDS, 0.0), kind: 1.0}, coarse=0.0, bleed=0.0, untold=0.0) for kind in KINDS
+        }
         return {kind: JobSet(self.targets, jobs) for kind, jobs in alone.items() if getattr(self.jobs, kind) > 0}
 
     def draw(self, count: int, frames: int, rng: torch.Generator, share: slice = slice(None)) -> list[Crop]:
@@ -112,7 +116,11 @@ class JobSet:
             # what is heard is not to be learnt: it would be copied
             codes = codes.clone()
             codes[:, begin:] = -1
-        condition: Condition = replace(window.condition, stems=heard or None, target=role)
+        told = window.condition
+        # the draw is made for every crop, so that the shares of jobs do not move other draws
+        if _roll(dice) < jobs.untold and heard:
+            told = replace(told, tempo=None, beats_per_bar=None, key=None, chords=None)
+        condition: Condition = replace(told, stems=heard or None, target=role)
         if codes.shape[1] < frames:
             codes = torch.nn.functional.pad(codes, (0, frames - codes.shape[1]), value=-1)
         return Crop(codes, condition)

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _draw(folder: Path, count: int = 40, frames: int = FRAMES, seed: int = 0, **shares: float) -> list[jobs.Crop]:
-    chosen = Jobs(**{**dict.fromkeys(jobs.KINDS, 0.0), "coarse": 0.0, "bleed": 0.0, **shares})
+    chosen = Jobs(**{**dict.fromkeys(jobs.KINDS, 0.0), "coarse": 0.0, "bleed": 0.0, "untold": 0.0, **shares})
     return JobSet(TargetSet(folder), chosen).draw(count, frames, torch.Generator().manual_seed(seed))
 
 
@@ -124,6 +124,19 @@ def test_crops_are_functions_of_the_generator_and_shares_are_parts(folder: Path)
 def test_songs_shorter_than_a_crop_are_filled_with_nothing(folder: Path) -> None:
     (crop, *_) = _draw(folder, count=2, frames=1000, mix=1.0)
     assert crop.codes.shape == (3, 1000) and bool((crop.codes[:, -1] == -1).all())
+
+
+def test_what_can_be_heard_is_now_and_then_not_told(folder: Path) -> None:
+    told = _draw(folder, stem=1.0)
+    crops = _draw(folder, stem=1.0, untold=1.0)
+    some = 0
+    for before, crop in zip(told, crops, strict=True):
+        assert torch.equal(before.codes, crop.codes) and before.condition.text == crop.condition.text
+        known = crop.condition.tempo is not None and crop.condition.key is not None
+        assert known == (crop.condition.stems is None)
+        some += not known
+    assert some > 20 and all(crop.condition.tempo is not None for crop in told)
+    assert all(crop.condition.tempo is not None for crop in _draw(folder, mix=1.0, untold=1.0))
 
 
 def test_shares_must_make_sense() -> None:
