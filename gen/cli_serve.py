@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .cli_generate import default_threads
+from .cli_wishes import default_threads
 from .request import RequestError
 from .serve_limits import Limits
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from descant.gen import cli, cli_generate
+from descant.gen import cli, cli_wishes
 
 
 @pytest.fixture
@@ -323,9 +323,9 @@ def test_interrupt_of_a_process_is_130_and_leaves_nothing(model_folder, tmp_path
 
 def test_threads_follow_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert cli_generate.default_threads() == 1
+    assert cli_wishes.default_threads() == 1
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert 1 <= cli_generate.default_threads() <= 4
+    assert 1 <= cli_wishes.default_threads() <= 4
 
 
 def test_written_files_follow_the_umask(run, given):
