@@ -4,7 +4,7 @@ Each new stem is sampled frame by frame beside the tokens of all stems there are
 ahead, too. So the parts are as long as what is given, to the sample, in its tempo and key. Tempo, beat and key are
 heard in the music; where a wish contradicts them, the music wins and a note says so.
 
-The models are mono: a new stem is the same in every channel.
+The models are mono: a new stem is the same in both channels, and in the front pair of surround.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from .load import Studio
     from .separation.contract import Separator
 
-#: A stem quieter than this, dB of the whole, is not there.
-ABSENT = -45.0
 _WORD = (1 << 63) - 1
 #: Stems of separators that have another name here; all others without a role are ``other``.
 _CALLED = {"piano": "keys", "percussive": "drums", "foreground": "lead", "melody": "lead"}
 #: Roles in the order in which they are added: those that carry others come first.
 _ORDER = ("drums", "bass")
+#: Seconds by which a stem may end before the others without a word about it.
+_EARLY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,11 @@ def accompany(
     """
     check(studio, add)
     request = (request or Request()).seeded()
-    stems, rate = _stems(given, separator)
+    stems, rate, found = _stems(given, separator)
     whole = torch.stack(list(stems.values())).sum(0)
     fit.check_sound(whole, rate)
     plan, offset, notes = fit.heard(whole, rate, request)
+    notes += found
     told = plan.condition(beat_offset=offset)
     codec, books, boost = studio.codec, studio.lm.config.books, fit.boost(whole, rate)
     frames = math.ceil(whole.shape[-1] / rate * codec.frame_rate - 1e-9)
@@ -86,7 +87,7 @@ def accompany(
     added: dict[str, Tensor] = {}
     codes: dict[str, Tensor] = {}
     with studio.at_work():
-        heard = {role: fit.encode(studio, wav * boost, rate, frames) for role, wav in _present(stems, whole).items()}
+        heard = {role: fit.encode(studio, wav * boost, rate, frames) for role, wav in _present(stems).items()}
         if not heard:
             notes.append("what is given has no part that could be heard by itself: only its tempo and key are followed")
         for number, role in enumerate(sorted(add, key=_place)):
@@ -106,20 +107,24 @@ def accompany(
 
 def check(studio: Studio, roles: Sequence[str]) -> None:
     """Raise RequestError unless the model can play each of ``roles`` by itself."""
+    check_parts(roles)
+    targets = getattr(studio.lm.config, "targets", 0)
+    if not targets:
+        raise RequestError(f"{studio.name} plays all instruments together and cannot add a part of its own")
+    fit.check_roles(roles, ROLES[1:targets], "part")
+
+
+def check_parts(roles: Sequence[str]) -> None:
+    """Raise RequestError for ``roles`` that no model can play by themselves."""
     if not roles:
         raise RequestError("name what to add, such as bass or keys")
     if len(set(roles)) < len(roles):
         raise RequestError(f"{', '.join(roles)}: each part can be added once")
-    targets = getattr(studio.lm.config, "targets", 0)
-    if not targets:
-        raise RequestError(f"{studio.name} plays all instruments together and cannot add a part of its own")
-    known = ROLES[1:targets]
-    for role in roles:
-        if role not in known:
-            raise RequestError(f"unknown part {role!r}: one of {', '.join(known)}")
+    fit.check_roles(roles, ROLES[1:], "part")
 
 
-def _stems(given: Audio | Mapping[str, Audio], separator: str | Separator) -> tuple[dict[str, Tensor], int]:
+def _stems(given: Audio | Mapping[str, Audio], separator: str | Separator) -> tuple[dict[str, Tensor], int, list[str]]:
+    """Stems by name, each [C, T], their rate, and what there is to know about them."""
     if isinstance(given, Audio):
         from .separation.registry import separate
 
@@ -129,33 +134,44 @@ def _stems(given: Audio | Mapping[str, Audio], separator: str | Separator) -> tu
         for name, wav in found.items():
             role = name if name in ROLES else _CALLED.get(name, "other")
             made[role] = made[role] + wav if role in made else wav
-        return {**made, "residual": found.residual}, given.rate
+        return {**made, "residual": found.residual}, given.rate, []
     if not given:
         raise ValueError("no stems are given: give at least one, or the whole mix")
-    for role in given:
-        if role not in ROLES or role == "mix":
-            raise RequestError(f"unknown stem {role!r}: one of {', '.join(ROLES[1:])}")
+    fit.check_roles((name for name in given if name != "residual"), ROLES[1:], "stem")
     rate = next(iter(given.values())).rate
+    for role, one in given.items():
+        if not bool(torch.isfinite(one.wav).all()):
+            raise ValueError(f"the {role} given hold values that are not numbers: export them again")
     wavs = {role: audio.resample(one.wav.float(), one.rate, rate) for role, one in given.items()}
     channels = max(wav.shape[0] for wav in wavs.values())
     length = max(wav.shape[-1] for wav in wavs.values())
-    return {
+    notes = [
+        f"the {role} given end after {wav.shape[-1] / rate:.2f} s: silence follows up to {length / rate:.2f} s"
+        for role, wav in wavs.items()
+        if length - wav.shape[-1] > _EARLY * rate
+    ]
+    made = {
         role: torch.nn.functional.pad(audio.to_channels(wav, channels), (0, length - wav.shape[-1]))
         for role, wav in wavs.items()
-    }, rate
+    }
+    quiet = fit.absent(made)
+    if len(quiet) < len(made):
+        notes += [f"the {role} given are silent, and not heard" for role in quiet if role in ROLES]
+    return made, rate, notes
 
 
-def _present(stems: Mapping[str, Tensor], whole: Tensor) -> dict[str, Tensor]:
+def _present(stems: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Stems that are there, by role."""
-    floor = float(whole.square().sum()) * 10 ** (ABSENT / 10)
-    return {role: wav for role, wav in stems.items() if role in ROLES and float(wav.square().sum()) > floor}
+    quiet = fit.absent(stems)
+    return {role: wav for role, wav in stems.items() if role in ROLES and role not in quiet}
 
 
 def _sound(studio: Studio, codes: Tensor, rate: int, shape: torch.Size) -> Tensor:
     """Codes [K, F] -> a stem of ``shape`` [C, T] at ``rate``."""
     wav = audio.resample(decode(studio.codec, codes).mean(0, keepdim=True), studio.codec.rate, rate)[:, : shape[-1]]
     wav = torch.nn.functional.pad(torch.nan_to_num(wav), (0, shape[-1] - wav.shape[-1]))
-    return fade(wav, rate, *FADES).expand(shape[0], -1).clone()
+    wav = fade(wav, rate, *FADES)
+    return torch.cat([wav.expand(min(shape[0], 2), -1), wav.new_zeros(max(0, shape[0] - 2), wav.shape[-1])])
 
 
 def _place(role: str) -> int:

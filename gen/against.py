@@ -95,9 +95,7 @@ def _tokens(studio: Studio, stems: Mapping[str, Audio], frames: int) -> dict[str
 
 def _plan(request: Request, melody: Audio | Tensor | None, stems: Mapping[str, Audio]) -> tuple[Plan, float, list[str]]:
     """The plan, seconds to the first beat, and what was contradicted."""
-    for role in stems:
-        if role not in ROLES or role == "mix":
-            raise RequestError(f"unknown stem {role!r}: one of {', '.join(ROLES[1:])}")
+    fit.check_roles(stems, ROLES[1:], "stem")
     sounds = [*stems.values(), *([melody] if isinstance(melody, Audio) else [])]
     plan = resolve(request)
     if not sounds:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..codec import audio
-from . import listen
-from .request import DURATION_LIMITS, Plan, Request, resolve_continuation
+from ..lm.vocab import FAMILY
+from . import listen, prompt
+from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve_continuation
 
 if TYPE_CHECKING:
     from .load import Studio
@@ -22,6 +25,32 @@ SHORTEST = 1.0
 TRAINED = -20.0
 #: A beat or a key that is heard less clearly is not told.
 _STEADY, _CLEAR = 0.05, 0.02
+#: A stem quieter than this, dB of the whole, is not there.
+ABSENT = -45.0
+
+
+def check_roles(names: Iterable[str], known: Sequence[str], what: str) -> None:
+    """Raise RequestError for the first of ``names`` that is not among ``known``, with the nearest that are."""
+    for name in names:
+        if name not in known:
+            near = [role for role in (_role_of(name),) if role in known]
+            near += [role for role in difflib.get_close_matches(name.lower(), known, 2) if role not in near]
+            meant = f"did you mean {' or '.join(near)}? One" if near else "one"
+            raise RequestError(f"unknown {what} {name!r}: {meant} of {', '.join(known)}")
+
+
+def _role_of(name: str) -> str | None:
+    """The role of an instrument."""
+    try:
+        return FAMILY[prompt.instrument(name)]
+    except ValueError:
+        return None
+
+
+def absent(stems: Mapping[str, Tensor]) -> list[str]:
+    """Names of the stems [C, T] in which nothing is heard beside the others."""
+    floor = float(torch.stack(list(stems.values())).sum(0).square().sum()) * 10 ** (ABSENT / 10)
+    return [name for name, wav in stems.items() if float(wav.square().sum()) <= floor]
 
 
 def mono(wav: Tensor) -> Tensor:
@@ -44,7 +73,8 @@ def encode(studio: Studio, wav: Tensor, rate: int, frames: int) -> Tensor:
 
 def boost(wav: Tensor, rate: int) -> float:
     """The factor that brings wav [C, T] to the loudness the models know."""
-    loudness = audio.loudness(wav, rate)
+    # of what is heard, which is mono: a mix in two equal channels counts as louder
+    loudness = audio.loudness(mono(wav), rate)
     return 1.0 if math.isinf(loudness) else float(10 ** (max(-40.0, min(60.0, TRAINED - loudness)) / 20))
 
 
@@ -82,6 +112,8 @@ def heard(whole: Tensor, rate: int, request: Request) -> tuple[Plan, float, list
         if plan.key is not None and plan.key != key.name:
             notes.append(f"the given music is in {key.name}: {plan.key} is not followed")
         plan = replace(plan, key=key.name)
+    elif beat is None:
+        notes.append("neither a steady beat nor a key is heard in what is given: the rest of its sound is followed")
     return plan, 0.0 if beat is None else beat.offset, notes
 
 
