@@ -21,6 +21,7 @@ from torch import Tensor
 from .musicgen import MusicGenLM
 from .musicgen_config import MusicGenConfig
 from .musicgen_save import Company, save
+from .shapes import shapes_only
 from .shards import Shards, read_json
 from .t5 import shapes, tokenizer_files
 
@@ -50,7 +51,7 @@ def convert(
     """
     config, state = read(Path(checkpoint))
     with_ = join(config, Path(text_encoder), Path(codec))
-    with torch.device("meta"):
+    with shapes_only():
         model = MusicGenLM(config)
     model.load_state_dict(_ours(config, state, Path(checkpoint)), assign=True)
     save(model, folder, like=with_)
@@ -192,7 +193,7 @@ def _ours(config: MusicGenConfig, state: Mapping[str, Tensor], path: Path) -> di
             out[f"blocks.{layer}.cross_kv.weight"] = fused[width:].clone()
     if left:
         raise ValueError(f"{path}: {len(left)} tensors of an unknown use, first {sorted(left)[:3]}")
-    with torch.device("meta"):
+    with shapes_only():
         wanted = MusicGenLM(config).state_dict()
     for name, value in out.items():
         if value.shape != wanted[name].shape:

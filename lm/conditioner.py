@@ -99,7 +99,8 @@ class Conditioner(nn.Module):
         super().__init__()
         self.sinks, self.text_tokens = prefix
         self.tokenizer: Tokenizer | None = None
-        self.null = nn.Parameter(torch.randn(sum(prefix), width) * 0.3)
+        self.null = nn.Parameter(torch.empty(sum(prefix), width))
+        nn.init.normal_(self.null, std=0.3)
         self.text = TextEncoder(*text, width)
         self.genre = nn.Embedding(1 + len(GENRES), width)
         self.tempo = nn.Embedding(1 + TEMPO_BINS, width)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .model import LMConfig, TokenLM
 from .room import room
+from .shapes import shapes_only
 from .shards import pickled
 
 FORMAT = "descant-lm"
@@ -55,8 +56,8 @@ def load(name_or_folder: str | Path = "embedded") -> TokenLM:
     folder = _find(name_or_folder)
     config = _config(folder / _CONFIG)
     tokenizer = folder / _TOKENIZER
-    with torch.device("meta"):
-        # shapes only: a config that lies about its sizes is found out before any memory is taken
+    with shapes_only():
+        # a config that lies about its sizes is found out before any memory is taken
         model = TokenLM(config, tokenizer.read_bytes() if tokenizer.is_file() else None)
     with room(f"the weights of {folder}", "choose a smaller model"):
         model.load_state_dict(_weights(folder / _WEIGHTS, model.state_dict()), assign=True)
