@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..codec import audio
 from ..codec.audio import Audio
-from ..lm.condition import ROLES
+from ..lm.condition import ROLES, Condition
 from ..lm.sample import sample
 from . import fit
 from .generate import Music, Progress, decode, finish
@@ -28,6 +28,28 @@ if TYPE_CHECKING:
 
 #: Least share of a sound's frames in which a tune must be heard, and least of them.
 _SUNG, _FRAMES = 0.02, 10
+#: Seconds by which what is given may differ in length from the music without a word about it.
+_EARLY = 0.5
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is given, as a model hears it, and what follows from it."""
+
+    plan: Plan
+    offset: float
+    """Seconds to the first beat."""
+    melody: Tensor | None
+    """Pitch classes [F, 12] from the first frame on."""
+    stems: dict[str, Tensor]
+    """Tokens [K, F] by role from the first frame on."""
+    notes: tuple[str, ...]
+
+    def told(self, condition: Condition, first: int = 0) -> Condition:
+        """``condition`` with what is heard from frame ``first`` on."""
+        melody = None if self.melody is None else self.melody[first:]
+        stems = {role: codes[:, first:] for role, codes in self.stems.items() if codes.shape[1] > first}
+        return replace(condition, melody=melody if melody is not None and len(melody) else None, stems=stems or None)
 
 
 def generate(
@@ -41,26 +63,46 @@ def generate(
     are, and adds to them). What is given may be shorter than the music, which is free then; what is longer is cut.
     Raises RequestError for a model that does not hear them, ValueError for silence and sounds without a tune.
     """
+    request = request.seeded()
+    codec = studio.codec
+    heard = hear(studio, request, melody, stems)
+    plan, frames = heard.plan, max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
+    with studio.at_work():
+        codes = sample(
+            studio.engine, frames, heard.told(plan.condition(beat_offset=heard.offset)), settings=request.sampling,
+            seed=plan.seed, progress=progress, negative=request.away,
+        )  # fmt: skip
+        wav = finish(decode(codec, codes)[:, : round(request.duration * codec.rate)], codec.rate)
+    return Music(wav, codec.rate, codes=codes, plan=plan, notes=(*plan.notes, *heard.notes))
+
+
+def hear(studio: Studio, request: Request, melody: Audio | Tensor | None, stems: Mapping[str, Audio] | None) -> Heard:
+    """What the model is told of a melody and stems, of the first ``request.duration`` seconds; raises as generate."""
+    check(studio)
+    codec, notes = studio.codec, []
+    frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
+    plan, offset, found = _plan(request, melody, stems or {})
+    tune = None if melody is None else classes(melody, codec.frame_rate)[:frames]
+    tokens: dict[str, Tensor] = {}
+    if stems:
+        with studio.at_work():
+            tokens = _tokens(studio, stems, frames)
+        notes += [f"the {role} given are silent, and not heard" for role in stems if role not in tokens]
+    sounds = {**(stems or {}), **({"melody": melody} if isinstance(melody, Audio) else {})}
+    for name, one in sounds.items():
+        if one.duration > request.duration + _EARLY:
+            notes.append(f"the {name} given: {one.duration:.2f} s, of which {request.duration:g} s are used")
+        elif one.duration < request.duration - _EARLY:
+            notes.append(f"the {name} given: {one.duration:.2f} s, after which the music is free")
+    return Heard(plan, offset, tune, tokens, (*found, *notes))
+
+
+def check(studio: Studio) -> None:
+    """Raise RequestError unless the model hears tunes and stems."""
     if not getattr(studio.lm.config, "targets", 0):
         raise RequestError(
             f"{studio.name} takes no melody and no stems: a model such as facebook/musicgen-melody takes a melody"
         )
-    request = request.seeded()
-    codec = studio.codec
-    frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
-    plan, offset, notes = _plan(request, melody, stems or {})
-    condition = plan.condition(beat_offset=offset)
-    with studio.at_work():
-        if melody is not None:
-            condition = replace(condition, melody=classes(melody, codec.frame_rate)[:frames])
-        if stems:
-            condition = replace(condition, stems=_tokens(studio, stems, frames))
-        codes = sample(
-            studio.engine, frames, condition, settings=request.sampling, seed=plan.seed, progress=progress,
-            negative=request.away,
-        )  # fmt: skip
-        wav = finish(decode(codec, codes)[:, : round(request.duration * codec.rate)], codec.rate)
-    return Music(wav, codec.rate, codes=codes, plan=plan, notes=(*plan.notes, *notes))
 
 
 def classes(melody: Audio | Tensor, frame_rate: float) -> Tensor:
@@ -89,8 +131,8 @@ def _tokens(studio: Studio, stems: Mapping[str, Audio], frames: int) -> dict[str
         for role, wav in wavs.items()
     }
     boost = fit.boost(torch.stack(list(wavs.values())).sum(0), rate)
-    heard = min(frames, length * studio.codec.frame_rate // rate)
-    return {role: fit.encode(studio, wav * boost, rate, int(heard)) for role, wav in wavs.items()}
+    count, quiet = int(min(frames, length * studio.codec.frame_rate // rate)), fit.absent(wavs)
+    return {role: fit.encode(studio, wav * boost, rate, count) for role, wav in wavs.items() if role not in quiet}
 
 
 def _plan(request: Request, melody: Audio | Tensor | None, stems: Mapping[str, Audio]) -> tuple[Plan, float, list[str]]:

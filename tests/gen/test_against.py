@@ -74,7 +74,21 @@ def test_what_is_given_wins(player: Studio) -> None:
     assert any("97 BPM: 120 is not followed" in note for note in made.notes)
     # nothing is said of a beat that nobody asked for
     free = generate(player, Request(genre="rock", seed=1, duration=1.0), stems={"drums": _clicks(97.0)})
-    assert not free.notes and "tempo" not in free.plan.chosen
+    assert "BPM" not in " ".join(free.notes) and "tempo" not in free.plan.chosen
+
+
+def test_lengths_and_silence_are_told(player: Studio) -> None:
+    beat = _clicks(100, 3.0)
+    made = generate(player, Request(seed=1, duration=1.0), stems={"drums": beat, "bass": Audio(beat.wav * 0, RATE)})
+    assert made.notes[-3:] == (
+        "the bass given are silent, and not heard",
+        "the drums given: 3.00 s, of which 1 s are used",
+        "the bass given: 3.00 s, of which 1 s are used",
+    )
+    alone = generate(player, Request(seed=1, duration=1.0), stems={"drums": beat})
+    assert torch.equal(made.codes, alone.codes)
+    short = generate(player, Request(seed=1, duration=4.0), melody=_sung([60, 64, 67, 72]))
+    assert short.notes == ("the melody given: 1.60 s, after which the music is free",) and short.duration == 4.0
 
 
 def test_chords_go_with_a_tune(player: Studio) -> None:
