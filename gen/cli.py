@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import (
+    cli_accompany,
     cli_codec,
     cli_finetune,
     cli_generate,
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for module in (
         cli_generate,
+        cli_accompany,
         cli_separation,
         cli_serve,
         cli_codec,

@@ -99,7 +99,7 @@ def report(args: argparse.Namespace, music: Music, target: str, seconds: float) 
 
 def described(plan: Plan) -> list[str]:
     """What a plan says, in a few words."""
-    said = [plan.genre, f"{plan.tempo:g} BPM" if plan.tempo else None, plan.key, *plan.instruments]
+    said = [plan.genre, f"{round(plan.tempo, 1):g} BPM" if plan.tempo else None, plan.key, *plan.instruments]
     return [word for word in said if word]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .request import Request, RequestError, guidance_of
@@ -76,6 +78,27 @@ def request_of(args: argparse.Namespace) -> Request:
         beats_per_bar=args.beats_per_bar, chords=args.chords, duration=args.duration, seed=args.seed,
         nested=args.nested, **{name: value for name, value in given.items() if value is not None},
     ).seeded()  # fmt: skip
+
+
+def stems_of(words: Sequence[str]) -> dict[str, Path]:
+    """Files by role, of words such as ``drums=beat.wav``. Raises RequestError, FileNotFoundError."""
+    found: dict[str, Path] = {}
+    for word in words:
+        role, equals, name = word.partition("=")
+        if not (role and equals and name):
+            raise RequestError(f"--stem {word}: write what plays, '=', and a file, such as drums=beat.wav")
+        if role in found:
+            raise RequestError(f"--stem {role}: given twice; mix them into one file, or name one of them other")
+        found[role] = Path(name)
+    if found:
+        from ..lm.condition import ROLES
+        from .fit import check_roles
+
+        check_roles(found, ROLES[1:], "stem")
+    for path in found.values():
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+    return found
 
 
 def studio_of(args: argparse.Namespace) -> Studio:

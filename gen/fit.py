@@ -33,18 +33,18 @@ def check_roles(names: Iterable[str], known: Sequence[str], what: str) -> None:
     """Raise RequestError for the first of ``names`` that is not among ``known``, with the nearest that are."""
     for name in names:
         if name not in known:
-            near = [role for role in (_role_of(name),) if role in known]
-            near += [role for role in difflib.get_close_matches(name.lower(), known, 2) if role not in near]
+            near = [_role_of(name), *difflib.get_close_matches(name.lower(), known, 2)]
+            near = [role for role in dict.fromkeys(near) if role in known]
             meant = f"did you mean {' or '.join(near)}? One" if near else "one"
             raise RequestError(f"unknown {what} {name!r}: {meant} of {', '.join(known)}")
 
 
-def _role_of(name: str) -> str | None:
-    """The role of an instrument."""
+def _role_of(name: str) -> str:
+    """The role of an instrument; of what is none, nothing."""
     try:
         return FAMILY[prompt.instrument(name)]
     except ValueError:
-        return None
+        return ""
 
 
 def absent(stems: Mapping[str, Tensor]) -> list[str]:
