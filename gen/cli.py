@@ -19,6 +19,7 @@ from . import (
     cli_finetune,
     cli_generate,
     cli_info,
+    cli_inpaint,
     cli_score,
     cli_selfcheck,
     cli_separation,
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     for module in (
         cli_generate,
         cli_accompany,
+        cli_inpaint,
         cli_separation,
         cli_serve,
         cli_codec,

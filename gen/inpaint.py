@@ -21,13 +21,15 @@ from ..codec.audio import Audio
 from ..lm.sample import stream
 from . import fit
 from .generate import Music, Progress, decode
-from .request import Request, RequestError
+from .request import DURATION_LIMITS, Request, RequestError
 
 if TYPE_CHECKING:
     from .load import Studio
 
 #: Shortest stretch that can be played anew, s.
 SHORTEST = 0.1
+#: Seconds on either side of a stretch in which tempo, key and level are heard.
+_REACH = 60.0
 _SEAM = 0.02
 _LISTEN = 1.0
 #: Frames of real sound that the encoder hears around what is kept of its tokens.
@@ -51,19 +53,51 @@ def inpaint(
 ) -> Music:  # fmt: skip
     """``given`` with the stretch from ``start`` to ``end`` (s) played anew, at its own rate, channels and length.
 
-    Raises RequestError for a stretch that is not there and for models that do not hear what follows, ValueError for
-    silence.
+    Only what is near the stretch is listened to. Raises RequestError for a stretch that is not there and for models
+    that do not hear what follows, ValueError for silence.
     """
+    check(studio)
+    wav, rate = given.wav.float(), given.rate
+    check_stretch(start, end, wav.shape[-1] / rate)
+    first, last = near(studio, start, end, rate)
+    shift = first / rate
+    made = played(studio, Audio(wav[:, first:last], rate), start - shift, end - shift, request, progress)
+    return replace(made, wav=torch.cat([wav[:, :first], made.wav, wav[:, last:]], 1))
+
+
+def check(studio: Studio) -> None:
+    """Raise RequestError unless the model hears what follows."""
     if not getattr(studio.lm.config, "targets", 0):
         raise RequestError(f"{studio.name} cannot hear what follows: it can only continue music")
+
+
+def check_stretch(start: float, end: float, seconds: float = math.inf) -> None:
+    """Raise RequestError unless ``start`` to ``end`` is a stretch of music of ``seconds``."""
+    if not (0 <= start < end <= seconds + 1e-6) or not SHORTEST <= end - start <= DURATION_LIMITS[1]:
+        within = "begin at 0 s or later" if math.isinf(seconds) else f"lie within 0 to {seconds:g} s"
+        raise RequestError(
+            f"the stretch from {start:g} to {end:g} s must last {SHORTEST:g} to {DURATION_LIMITS[1]:g} s and {within}"
+        )
+
+
+def near(studio: Studio, start: float, end: float, rate: int) -> tuple[int, int]:
+    """First and last sample, at ``rate``, of what is listened to around a stretch."""
+    reach = max(_REACH, studio.lm.config.window / studio.codec.frame_rate)
+    return max(0, round((start - reach) * rate)), round((end + reach) * rate)
+
+
+def played(
+    studio: Studio, given: Audio, start: float, end: float, request: Request | None = None,
+    progress: Progress | None = None,
+) -> Music:  # fmt: skip
+    """:func:`inpaint`, all of ``given`` being near the stretch."""
     request = (request or Request()).seeded()
     wav, rate, codec = given.wav.float(), given.rate, studio.codec
-    seconds = wav.shape[-1] / rate
-    if not (0 <= start < end <= seconds + 1e-6) or end - start < SHORTEST:
-        raise RequestError(
-            f"the stretch from {start:g} to {end:g} s must last {SHORTEST:g} s and lie within 0 to {seconds:g} s"
-        )
     kept = torch.cat([wav[:, : round(start * rate)], wav[:, round(end * rate) :]], 1)
+    if kept.shape[-1] < fit.SHORTEST * rate:
+        raise ValueError(
+            f"{kept.shape[-1] / rate:.2f} s of the music are left around the stretch: leave {fit.SHORTEST:g} s or more"
+        )
     fit.check_sound(kept, rate)
     # the beat is counted in what comes before, where there is enough of it
     before = kept[:, : round(start * rate)]
@@ -90,8 +124,8 @@ def inpaint(
             if progress is not None:
                 progress(len(made), grid.gap)
         codes = torch.cat([prompt, torch.stack(made, 1), future], 1)
-        played = decode(codec, codes) / boost
-    out = _joined(wav, rate, played.mean(0, keepdim=True), codec.rate, grid, codec.hop)
+        retold = decode(codec, codes) / boost
+    out = _joined(wav, rate, retold.mean(0, keepdim=True), codec.rate, grid, codec.hop)
     return Music(out, rate, codes=codes[:, grid.before : grid.before + grid.gap], plan=plan, notes=tuple(notes))
 
 
@@ -101,16 +135,18 @@ def loop(
 ) -> Music:  # fmt: skip
     """``given`` and a bridge from its end to its beginning: what comes back can be repeated without a seam.
 
-    seconds: of the bridge. None takes what makes the whole last whole bars of four beats, at least half a bar, or two
-    seconds where no beat is heard. Raises like :func:`inpaint`.
+    seconds: of the bridge. None takes what makes the whole last whole bars (of four beats, unless the request says),
+    at least half a bar, or two seconds where no beat is heard. Raises like :func:`inpaint`.
     """
+    check(studio)
     wav, rate = given.wav.float(), given.rate
     fit.check_sound(wav, rate)
     request = (request or Request()).seeded()
     plan, _, _ = fit.heard(wav, rate, request)
     length = wav.shape[-1] / rate
     if seconds is None:
-        seconds = 2.0 if plan.tempo is None else bridge(length, 240.0 / plan.tempo)
+        beats = request.beats_per_bar or 4
+        seconds = 2.0 if plan.tempo is None else bridge(length, 60.0 * beats / plan.tempo)
     if not SHORTEST <= seconds <= 60:
         raise RequestError(f"a bridge of {seconds:g} s: from {SHORTEST:g} to 60 s")
     # turned by half, the seam is a stretch in the middle
