@@ -177,6 +177,17 @@ class _Pipeline:
         self.codec, self._stages = codec, list(stages)
         self._batch, self._ended = 0, False
 
+    def pace(self, frames: int) -> None:
+        """Compute ``frames`` frames at a time from now on: few for sound that must come soon, many for little overhead.
+
+        What comes out stays the same. Raises ValueError where frames are normalised together.
+        """
+        if frames < 1 or getattr(self.codec, "segmented", False):
+            raise ValueError(f"{frames} frames at a time: at least 1, and of this codec a whole segment")
+        for stage in self._stages:
+            if isinstance(stage, Windowed):
+                stage.chunk = frames
+
     def reset(self) -> None:
         """Forget everything: the next push begins a new signal, of any batch size."""
         self._batch, self._ended = 0, False

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..codec.audio import Audio
     from .accompany import Accompaniment
     from .generate import Music
-    from .stream import Player
+    from .stream import Playing
 
 #: Folder of the models the package carries.
 SHELF = Path(__file__).resolve().parent / "weights"
@@ -137,16 +137,18 @@ class Studio:
         return extend(self, given, Request(text=text, **wishes))
 
     def stream(
-        self, text: str | None = None, seconds: float | None = None, gain: float = 0.0, **wishes: Unpack[Wishes]
-    ) -> Player:
-        """Play new music while it is made; see :class:`descant.gen.stream.Player`, an iterator of blocks of sound.
+        self, text: str | None = None, seconds: float | None = None, gain: float = 0.0,
+        melody: Audio | Tensor | None = None, **wishes: Unpack[Wishes],
+    ) -> Playing:  # fmt: skip
+        """Play new music while it is made; see :class:`descant.gen.stream.Playing`, an iterator of blocks of sound.
 
-        seconds: how long; None plays until nobody asks any more. Raises RequestError.
+        seconds: how long; None plays until nobody asks any more. melody: for MusicGen's melody models. Raises
+        RequestError.
         """
         from .request import Request
-        from .stream import Player
+        from .stream import play
 
-        return Player(self, Request(text=text, **wishes), seconds, gain)
+        return play(self, Request(text=text, **wishes), seconds, gain, melody)
 
     @cached_property
     def engine(self) -> Any:

@@ -1,7 +1,7 @@
 """Music from MusicGen models: a sentence, or a sentence and a melody, to sound at 32 kHz; and music continued.
 
-The models were trained on 30 s and lose the thread beyond. Longer music is made window by window, as AudioCraft does:
-each window but the first begins with the last 12 s of what there is.
+The models were trained on 30 s and lose the thread beyond. Longer music is made window by window, as AudioCraft does
+(:mod:`descant.gen.musicgen_windows`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from torch import Tensor
 from ..codec import audio
 from ..codec import pretrained as codec_files
 from ..codec.audio import Audio
-from ..lm import chroma, hub, lora, musicgen_files
+from ..lm import hub, lora, musicgen_files
 from ..lm.musicgen import MusicGenLM
 from ..lm.stereo import deinterleave, interleave
+from . import musicgen_windows
 from .device import device_of, moved_codec, moved_musicgen
 from .generate import LOUDNESS, Music, Progress, fade, finish
 from .load import Studio
+from .musicgen_melody import Lead, lead
+from .musicgen_windows import Windows, Wish
 from .request import Plan, Request, RequestError
 
 if TYPE_CHECKING:
@@ -33,10 +36,7 @@ if TYPE_CHECKING:
     from .extend import Continuation
     from .load import Wishes
 
-#: Seconds the models were trained on, and how many of them a further window hears again.
-WINDOW, HEARD = 30.0, 12.0
 _PIECE = 1500  # frames decoded at once
-_WORD = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class MusicGenStudio(Studio):
     @property
     def lookback(self) -> int:
         """Frames of given music that a continuation hears."""
-        return round(HEARD * self.lm.config.frame_rate)
+        return round(musicgen_windows.HEARD * self.lm.config.frame_rate)
 
 
 def load(
@@ -133,8 +133,8 @@ def plan_of(request: Request) -> Plan:
     asked = {name: getattr(request, name) for name in names if getattr(request, name)}
     asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
     notes = []
-    if request.duration > WINDOW:
-        notes.append(f"made in windows of {WINDOW:g} s, each of which hears the last {HEARD:g} s before it")
+    if request.duration > musicgen_windows.WINDOW:
+        notes.append(musicgen_windows.said())
     return Plan(
         seed=request.seed or 0, text=text, genre=request.genre, instruments=tuple(request.instruments),
         tempo=request.tempo, beats_per_bar=None, key=request.key, chords=None, asked=asked, notes=tuple(notes),
@@ -142,60 +142,56 @@ def plan_of(request: Request) -> Plan:
 
 
 def generate(
-    studio: MusicGenStudio, request: Request, progress: Progress | None = None, melody: Audio | None = None
+    studio: MusicGenStudio, request: Request, progress: Progress | None = None, melody: Audio | Tensor | None = None
 ) -> Music:
     """Make the music of ``request``, exactly as long as asked, mono or stereo as the model is.
 
     melody: any sound, of which a melody model follows the strongest pitch class of each eighth of a second.
     """
-    if melody is not None and not studio.lm.config.melody:
-        raise RequestError(f"{studio.name} takes no melody: a melody model such as facebook/musicgen-melody does")
+    check_melody(studio, melody)
     plan, codec = plan_of(request), studio.codec
+    heard, notes = (None, ()) if melody is None else lead(melody, request.duration)
     frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
+    codes = compose(studio, frames, request, plan, progress=progress, lead=heard)
     with studio.at_work():
-        codes = compose(studio, frames, request, plan, progress=progress, melody=melody)
         wav = decode(studio, codes)[:, : round(request.duration * codec.rate)]
         wav = finish(wav, codec.rate)
-    return Music(wav, codec.rate, codes=codes, plan=plan, notes=plan.notes)
+    return Music(wav, codec.rate, codes=codes, plan=plan, notes=(*plan.notes, *notes))
+
+
+def check_melody(studio: MusicGenStudio, melody: object) -> None:
+    """Raise RequestError for a melody where the model hears none."""
+    if melody is not None and not studio.lm.config.melody:
+        raise RequestError(f"{studio.name} takes no melody: a melody model such as facebook/musicgen-melody does")
 
 
 def compose(
     studio: MusicGenStudio, frames: int, request: Request, plan: Plan, *, prompt: Tensor | None = None,
-    progress: Progress | None = None, melody: Audio | None = None,
+    progress: Progress | None = None, lead: Lead | None = None,
 ) -> Tensor:  # fmt: skip
     """``frames`` new frames after the codes ``prompt`` [K, F0] -> codes [K, F0 + frames], window by window."""
-    from dataclasses import replace
-
-    lm, engine = studio.lm, studio.engine
-    rate = lm.config.frame_rate
-    settings = request.sampling
-    if plan.text is None and melody is None:
-        settings = replace(settings, guidance=1.0)  # nothing to follow: half the work
-    codes = torch.empty(lm.config.books, 0, dtype=torch.long) if prompt is None else prompt
-    end, window = codes.shape[1] + frames, 0
-    while codes.shape[1] < end:
-        # what a window hears: all there is at first, up to 12 s; 12 s later on
-        start = max(0, codes.shape[1] - studio.lookback)
-        more = min(end, start + round(WINDOW * rate)) - codes.shape[1]
-        done = codes.shape[1] - (end - frames)
-        cond = lm.condition([plan.text], None if melody is None else _chroma(melody, start / rate))
-        made = engine.generate(
-            more, cond, prompt=codes[None, :, start:], settings=settings, seed=_seed(plan.seed, window),
-            progress=None if progress is None else lambda n, _, done=done: progress(done + n, frames),
-        )  # fmt: skip
-        codes = torch.cat([codes, made[0, :, codes.shape[1] - start :]], 1)
-        window += 1
-    return codes
+    parts = [] if prompt is None else list(prompt.unbind(1))
+    before = len(parts)
+    for frame in Windows(studio, Wish(plan.text, request.sampling), plan.seed, frames, prompt=prompt, lead=lead):
+        parts.append(frame)
+        if progress is not None:
+            progress(len(parts) - before, frames)
+    return torch.stack(parts, 1)
 
 
 def decode(studio: MusicGenStudio, codes: Tensor) -> Tensor:
     """Codes [K, F] -> wav [C, F * hop]; long ones piece by piece, which gives the same."""
-    rows = torch.cat(deinterleave(codes[None])) if studio.lm.config.channels == 2 else codes[None]
+    rows = rows_of(codes, studio.lm.config.channels)
     if codes.shape[1] <= _PIECE:
         return studio.codec.decode(rows)[:, 0]
     stream = studio.codec.decoder_stream()
     parts = [stream.push(piece) for piece in torch.split(rows, _PIECE, 2)]
     return torch.cat([*parts, stream.finish()], 2)[:, 0]
+
+
+def rows_of(codes: Tensor, channels: int) -> Tensor:
+    """Codes [K, F] -> what the codec reads, one channel a row: [channels, K / channels, F]."""
+    return torch.cat(deinterleave(codes[None])) if channels == 2 else codes[None]
 
 
 def continuation(
@@ -217,7 +213,8 @@ def continuation(
     frames = math.ceil(request.duration * codec.frame_rate - 1e-9) + 1
     with studio.at_work():
         prompt = _encode(studio, heard * boost, count)
-        codes = compose(studio, frames, request, plan, prompt=prompt, progress=progress)
+    codes = compose(studio, frames, request, plan, prompt=prompt, progress=progress)
+    with studio.at_work():
         known = min(count, max(1, round(extend._LISTEN * codec.frame_rate)))
         played = decode(studio, codes)[:, (count - known) * codec.hop :] / boost
     apart = tail.shape[0] == played.shape[0] == 2
@@ -261,19 +258,3 @@ def _channels(wav: Tensor, channels: int) -> Tensor:
     if channels == 1:
         return mono(wav)
     return wav if wav.shape[0] == 2 else mono(wav).expand(2, -1)
-
-
-def _chroma(melody: Audio, start: float) -> Tensor:
-    """The melody from ``start`` seconds on, begun again where it ends -> [1, F, 12]."""
-    wav = audio.resample(melody.wav.float().mean(0, keepdim=True), melody.rate, chroma.RATE)
-    if not wav.shape[1]:
-        raise ValueError("the melody is empty: name a sound of a second or more")
-    length = wav.shape[1]
-    if start:
-        wav = wav[:, (torch.arange(round(WINDOW * chroma.RATE)) + round(start * chroma.RATE)) % length]
-    return chroma.chroma(wav)
-
-
-def _seed(seed: int, window: int) -> int:
-    """A seed for each window, the first one's as given: the same noise twice would be heard as a loop."""
-    return seed if not window else (seed ^ (window * 0x9E3779B97F4A7C15)) & _WORD

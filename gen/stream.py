@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -61,12 +62,98 @@ class Leg:
         return self.origin + math.ceil((at - self.origin) / self.bar - 1e-9) * self.bar
 
 
-class Player:
+class Playing(ABC):
     """An iterator of blocks of sound, each an ``Audio`` with wav [C, t] at the codec's rate.
 
-    seconds: how long (None: until nobody asks any more). gain: in dB. The same request, seed and changes at the same
-    places give the same samples, whatever the blocks.
+    seconds: how long (None: until nobody asks any more). gain: in dB. block: frames of a block. The same request, seed
+    and changes at the same places give the same samples, whatever the blocks.
     """
+
+    def __init__(self, studio: Studio, seconds: float | None, gain: float, block: int) -> None:
+        if seconds is not None and not 0 < seconds < 1e9:
+            raise RequestError(f"{seconds:g} seconds: give more than 0, or None to play until stopped")
+        if not -60 <= gain <= 60 or block < 1:
+            raise RequestError(f"gain {gain:g} dB must be from -60 to 60, block {block} frames 1 or more")
+        self.studio, self.gain, self.block = studio, 10 ** (gain / 20), block
+        codec = studio.codec
+        self.rate, self.channels = codec.rate, codec.channels
+        self._frame_rate = codec.frame_rate
+        self._samples = None if seconds is None else round(seconds * codec.rate)
+        self._frames = None if seconds is None else max(1, math.ceil(seconds * codec.frame_rate - 1e-9))
+        self._decoder = codec.decoder_stream()
+        self._blocks = self._play()
+
+    @property
+    @abstractmethod
+    def plan(self) -> Plan:
+        """What is being played now."""
+
+    @abstractmethod
+    def change(self, text: str | None = None, **wishes: Unpack[Wishes]) -> None:
+        """Wish for something else: what is given replaces what was wished for before.
+
+        Wishes that are not named stay; a new sentence replaces the old one. Raises RequestError for what cannot be.
+        """
+
+    @abstractmethod
+    def _codes(self) -> Iterator[Tensor]:
+        """Codes [K] of one frame after another."""
+
+    def __iter__(self) -> Iterator[Audio]:
+        return self
+
+    def __next__(self) -> Audio:
+        return next(self._blocks)
+
+    def _play(self) -> Iterator[Audio]:
+        held: list[Tensor] = []
+        size, played = min(FIRST, self.block), 0
+        for frame in self._codes():
+            held.append(frame)
+            if len(held) >= size:
+                wav = self._edges(self._sound(held), played)
+                held = []
+                played += wav.shape[-1]
+                if wav.shape[-1]:
+                    size = self.block
+                    yield Audio(wav, self.rate)
+        wav = self._edges(torch.cat([self._sound(held), self._finish()], -1), played)
+        if wav.shape[-1]:
+            yield Audio(wav, self.rate)
+
+    def _sound(self, frames: list[Tensor]) -> Tensor:
+        if not frames:
+            return torch.zeros(self.channels, 0)
+        with self.studio.at_work():
+            return self._level(self._decode(torch.stack(frames, 1)))
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        """The next codes [K, f] -> the samples [C, t] that are certain now."""
+        wav: Tensor = self._decoder.push(codes[None])[0]
+        return wav
+
+    def _finish(self) -> Tensor:
+        with self.studio.at_work():
+            wav: Tensor = self._decoder.finish()[0]
+        return self._level(wav)
+
+    def _level(self, wav: Tensor) -> Tensor:
+        return soft(torch.nan_to_num(wav) * self.gain)
+
+    def _edges(self, wav: Tensor, start: int) -> Tensor:
+        """wav [C, t] from sample ``start`` on: cut at the music's end, both ends of the music rounded off."""
+        if self._samples is not None:
+            wav = wav[:, : max(0, self._samples - start)]
+        place = torch.arange(start, start + wav.shape[-1], dtype=torch.float64) + 0.5
+        # as in offline music: raised cosines
+        rise = (place / (FADES[0] * self.rate)).clamp(max=1.0)
+        if self._samples is not None:
+            rise = torch.minimum(rise, ((self._samples - place) / (FADES[1] * self.rate)).clamp(0.0, 1.0))
+        return wav * (0.5 - 0.5 * torch.cos(math.pi * rise)).to(wav.dtype)
+
+
+class Player(Playing):
+    """Music of our own models while it is made; see :class:`Playing`. A change is made at the next bar line."""
 
     def __init__(
         self, studio: Studio, request: Request, seconds: float | None = None, gain: float = 0.0, block: int = BLOCK
@@ -74,34 +161,17 @@ class Player:
         from .musicgen import MusicGenStudio
 
         if isinstance(studio, MusicGenStudio):
-            raise RequestError(f"{studio.name} has windows of 30 s and cannot be played endlessly: use generate")
-        if seconds is not None and not 0 < seconds < 1e9:
-            raise RequestError(f"{seconds:g} seconds: give more than 0, or None to play until stopped")
-        if not -60 <= gain <= 60 or block < 1:
-            raise RequestError(f"gain {gain:g} dB must be from -60 to 60, block {block} frames 1 or more")
-        self.studio, self.gain, self.block = studio, 10 ** (gain / 20), block
+            raise RequestError(f"{studio.name} is a MusicGen: play() has the player for it")
+        super().__init__(studio, seconds, gain, block)
         self.request = replace(request.seeded(), duration=LEG)
-        codec = studio.codec
-        self.rate = codec.rate
-        self._frame_rate = codec.frame_rate
-        self._samples = None if seconds is None else round(seconds * codec.rate)
-        self._frames = None if seconds is None else math.ceil(seconds * codec.frame_rate - 1e-9)
-        self._decoder = codec.decoder_stream()
         self._heard: deque[Tensor] = deque(maxlen=studio.lookback)
         self._legs = [Leg(resolve(self.request), 0.0)]
         self._wanted: Request | None = None
-        self._blocks = self._play()
 
     @property
     def plan(self) -> Plan:
         """What is being played now."""
         return self._legs[-1].plan
-
-    def __iter__(self) -> Iterator[Audio]:
-        return self
-
-    def __next__(self) -> Audio:
-        return next(self._blocks)
 
     def change(self, text: str | None = None, **wishes: Unpack[Wishes]) -> None:
         """Wish for something else from the next bar line on: what is given replaces what was wished for before.
@@ -114,21 +184,6 @@ class Player:
         wanted = replace(self._wanted or self.request, **given)  # type: ignore[arg-type]
         resolve(wanted)  # what is wrong is said now, not at the bar line
         self._wanted = wanted
-
-    def _play(self) -> Iterator[Audio]:
-        held: list[Tensor] = []
-        size, played = FIRST, 0
-        for frame in self._codes():
-            held.append(frame)
-            if len(held) >= size:
-                wav = self._edges(self._sound(held), played)
-                held, size = [], self.block
-                played += wav.shape[-1]
-                if wav.shape[-1]:
-                    yield Audio(wav, self.rate)
-        wav = self._edges(torch.cat([self._sound(held), self._finish()], -1), played)
-        if wav.shape[-1]:
-            yield Audio(wav, self.rate)
 
     def _codes(self) -> Iterator[Tensor]:
         """Codes [K] of one frame after another."""
@@ -191,31 +246,21 @@ class Player:
         """The first frame at or after ``at`` seconds."""
         return math.ceil(at * self._frame_rate - 1e-6)
 
-    def _sound(self, frames: list[Tensor]) -> Tensor:
-        if not frames:
-            return torch.zeros(self.studio.codec.channels, 0)
-        with self.studio.at_work():
-            wav: Tensor = self._decoder.push(torch.stack(frames, 1)[None])[0]
-        return self._level(wav)
 
-    def _finish(self) -> Tensor:
-        with self.studio.at_work():
-            wav: Tensor = self._decoder.finish()[0]
-        return self._level(wav)
+def play(
+    studio: Studio, request: Request, seconds: float | None = None, gain: float = 0.0,
+    melody: Audio | Tensor | None = None,
+) -> Playing:  # fmt: skip
+    """A player for any model; ``melody`` is for MusicGen's melody models. Raises RequestError for what cannot be."""
+    from .musicgen import MusicGenStudio
 
-    def _level(self, wav: Tensor) -> Tensor:
-        return soft(torch.nan_to_num(wav) * self.gain)
+    if isinstance(studio, MusicGenStudio):
+        from .musicgen_stream import MusicGenPlayer
 
-    def _edges(self, wav: Tensor, start: int) -> Tensor:
-        """wav [C, t] from sample ``start`` on: cut at the music's end, both ends of the music rounded off."""
-        if self._samples is not None:
-            wav = wav[:, : max(0, self._samples - start)]
-        place = torch.arange(start, start + wav.shape[-1], dtype=torch.float64) + 0.5
-        # as in offline music: raised cosines
-        rise = (place / (FADES[0] * self.rate)).clamp(max=1.0)
-        if self._samples is not None:
-            rise = torch.minimum(rise, ((self._samples - place) / (FADES[1] * self.rate)).clamp(0.0, 1.0))
-        return wav * (0.5 - 0.5 * torch.cos(math.pi * rise)).to(wav.dtype)
+        return MusicGenPlayer(studio, request, seconds, gain, melody=melody)
+    if melody is not None:
+        raise RequestError(f"{studio.name} follows no melody while it plays: generate(melody=...) makes it whole")
+    return Player(studio, request, seconds, gain)
 
 
 def soft(wav: Tensor) -> Tensor:

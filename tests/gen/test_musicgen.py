@@ -8,42 +8,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from descant.codec.audio import Audio
-from descant.gen import cli_selfcheck, musicgen
+from descant.gen import cli_selfcheck, musicgen, musicgen_windows
 from descant.gen.load import find, load
 from descant.gen.musicgen import MusicGenStudio, plan_of
 from descant.gen.request import Request, RequestError
-
-
-def _made() -> ModuleType:
-    """The helper of the other room's tests."""
-    path = Path(__file__).parent.parent / "lm" / "musicgen_made.py"
-    spec = importlib.util.spec_from_file_location("musicgen_made", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A text model, a stereo one, a melody one, as the transformers library writes them."""
-    made, place = _made(), tmp_path_factory.mktemp("musicgen")
-    kinds: dict[str, dict[str, Any]] = {"text": {}, "stereo": {"channels": 2}, "melody": {"melody": True}}
-    return {name: made.saved(made.build(**options), place / name) for name, options in kinds.items()}
-
-
-@pytest.fixture(scope="session")
-def studios(folders: dict[str, Path]) -> dict[str, MusicGenStudio]:
-    loaded = {name: load(folder, threads=1) for name, folder in folders.items()}
-    assert all(isinstance(studio, MusicGenStudio) for studio in loaded.values())
-    return loaded  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -115,17 +89,17 @@ def test_weights_of_8_bits_on_request(studios: dict[str, MusicGenStudio], folder
 
 def test_long_music_is_made_in_windows(studios: dict[str, MusicGenStudio], monkeypatch: pytest.MonkeyPatch) -> None:
     studio = studios["text"]
-    monkeypatch.setattr(musicgen, "WINDOW", 1.0)
-    monkeypatch.setattr(musicgen, "HEARD", 0.4)
+    monkeypatch.setattr(musicgen_windows, "WINDOW", 1.0)
+    monkeypatch.setattr(musicgen_windows, "HEARD", 0.4)
     asked: list[tuple[int, int]] = []
     lm = studio.engine
 
-    def watch(frames: int, cond: Any, *, prompt: torch.Tensor, **rest: Any) -> torch.Tensor:
-        asked.append((prompt.shape[2], frames))
-        return type(lm).generate(lm, frames, cond, prompt=prompt, **rest)
+    def watch(frames: int, cond: Any, *, prompt: torch.Tensor | None, **rest: Any) -> Any:
+        asked.append((0 if prompt is None else prompt.shape[2], frames))
+        return type(lm).stream(lm, frames, cond, prompt=prompt, **rest)
 
     calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(lm, "generate", watch)
+    monkeypatch.setattr(lm, "stream", watch)
     request = Request(text="a slow blues", duration=2.0, seed=3)
     music = musicgen.generate(studio, request, lambda done, of: calls.append((done, of)))
     assert asked == [(0, 50), (20, 30), (20, 20)]
@@ -144,7 +118,6 @@ def test_a_melody_is_followed_where_the_model_can(studios: dict[str, MusicGenStu
     plain = studio.generate("a slow blues", duration=0.5, seed=1)
     led = studio.generate("a slow blues", melody=melody, duration=0.5, seed=1)
     assert not torch.equal(plain.codes, led.codes)
-    assert not torch.equal(musicgen._chroma(melody, 0.0)[0, 0], torch.eye(12)[0])
     with pytest.raises(RequestError, match="takes no melody"):
         studios["text"].generate("a", melody=melody)
 
@@ -161,7 +134,7 @@ def test_music_goes_on_from_what_is_given(
     kept = 22050 - round(0.02 * 22050) - 1
     assert torch.equal(more.wav[:, :kept], given.wav[:, :kept])
     assert bool(more.wav.isfinite().all())
-    monkeypatch.setattr(musicgen, "HEARD", 0.4)
+    monkeypatch.setattr(musicgen_windows, "HEARD", 0.4)
     assert studios[name].extend(given, seconds=0.3, seed=2).codes.shape[1] == 20 + 16
 
 

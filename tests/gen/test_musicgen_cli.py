@@ -6,7 +6,6 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,19 +14,6 @@ from descant.codec import audio
 from descant.codec.audio import Audio
 from descant.gen import musicgen
 from descant.gen.cli import main
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A stereo model and a melody model, as the transformers library writes them."""
-    path = Path(__file__).parent.parent / "lm" / "musicgen_made.py"
-    spec = importlib.util.spec_from_file_location("musicgen_made", path)
-    assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    kinds: dict[str, dict[str, Any]] = {"stereo": {"channels": 2}, "melody": {"melody": True}}
-    place = tmp_path_factory.mktemp("musicgen")
-    return {name: made.saved(made.build(**options), place / name) for name, options in kinds.items()}
 
 
 @pytest.fixture
@@ -73,8 +59,8 @@ def test_a_melody_by_command(
     hum = tmp_path / "hum.wav"
     audio.write(hum, Audio((440 * 2 * torch.pi * torch.arange(24000) / 24000).sin()[None] * 0.5, 24000))
     heard: list[int] = []
-    right = musicgen._chroma
-    monkeypatch.setattr(musicgen, "_chroma", lambda melody, at: heard.append(melody.rate) or right(melody, at))
+    right = musicgen.lead
+    monkeypatch.setattr(musicgen, "lead", lambda melody, length: heard.append(melody.rate) or right(melody, length))
     words = ["generate", "blues", "-d", "0.3", "--seed", "4", "--quiet", "-o", str(tmp_path / "x.wav")]
     for more in ([], ["--melody", str(hum)]):
         status, _, err = run(*words, "--model", str(folders["melody"]), *more)
