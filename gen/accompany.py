@@ -78,7 +78,7 @@ def accompany(
     stems, rate, found = _stems(given, separator)
     whole = torch.stack(list(stems.values())).sum(0)
     fit.check_sound(whole, rate)
-    plan, offset, notes = fit.heard(whole, rate, request)
+    plan, offset, notes = fit.heard(whole, rate, request, fit.harmony(stems))
     notes += found
     told = plan.condition(beat_offset=offset)
     codec, books, boost = studio.codec, studio.lm.config.books, fit.boost(whole, rate)

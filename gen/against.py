@@ -21,7 +21,7 @@ from ..lm.sample import sample
 from . import fit
 from .generate import Music, Progress, decode, finish
 from .melody import tune
-from .request import Plan, Request, RequestError, lay_out, resolve
+from .request import Plan, Request, RequestError, resolve
 
 if TYPE_CHECKING:
     from .load import Studio
@@ -146,19 +146,17 @@ def _plan(request: Request, melody: Audio | Tensor | None, stems: Mapping[str, A
     rate = sounds[0].rate
     wavs = [fit.mono(audio.resample(one.wav.float(), one.rate, rate)) for one in sounds]
     length = max(wav.shape[-1] for wav in wavs)
-    whole = torch.stack([torch.nn.functional.pad(wav, (0, length - wav.shape[-1])) for wav in wavs]).sum(0)
+    wavs = [torch.nn.functional.pad(wav, (0, length - wav.shape[-1])) for wav in wavs]
+    whole = torch.stack(wavs).sum(0)
     fit.check_sound(whole, rate)
     # chords that are asked for may go with a tune, not with stems, which have their own
-    found, offset, notes = fit.heard(whole, rate, request if stems else replace(request, chords=()))
+    harmony = fit.harmony(dict(zip(stems, wavs, strict=False))) if stems else None
+    found, offset, notes = fit.heard(whole, rate, request, harmony)
     given = {name: value for name, value in (("tempo", found.tempo), ("key", found.key)) if value is not None}
     # where nothing is heard, the plan's own tempo and key hold
-    plan = replace(plan, chords=None, **given, chosen=_without(plan, "chords", *given))  # type: ignore[arg-type]
-    offset = offset if found.tempo is not None else 0.0
-    if request.chords and not stems and plan.tempo is not None:
-        bar = 60.0 / plan.tempo * (plan.beats_per_bar or 4)
-        laid = lay_out(request.chords, bar, request.duration + bar)
-        plan = replace(plan, chords=tuple((start + offset, end + offset, name) for start, end, name in laid))
-    return plan, offset, notes
+    chosen = _without(plan, "chords", *given)
+    plan = replace(plan, chords=found.chords, **given, chosen=chosen)  # type: ignore[arg-type]
+    return plan, offset if found.tempo is not None else 0.0, notes
 
 
 def _without(plan: Plan, *names: str) -> dict[str, object]:

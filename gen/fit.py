@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..codec import audio
 from ..lm.vocab import FAMILY
-from . import listen, prompt
-from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve_continuation
+from . import listen, listen_chords, prompt
+from .plan import default_metre
+from .request import DURATION_LIMITS, Plan, Request, RequestError, lay_out, resolve_continuation
 
 if TYPE_CHECKING:
     from .load import Studio
@@ -89,15 +90,14 @@ def check_sound(wav: Tensor, rate: int) -> None:
         raise ValueError("the given music is silent: there is nothing to fit")
 
 
-def heard(whole: Tensor, rate: int, request: Request) -> tuple[Plan, float, list[str]]:
+def heard(whole: Tensor, rate: int, request: Request, harmony: Tensor | None = None) -> tuple[Plan, float, list[str]]:
     """What is followed: what was said, except for tempo and key, which are heard in [C, T] where they can be.
 
-    Returns the plan, seconds to the first beat, and notes on what was contradicted.
+    harmony: what of it may hold chords, [C, T]. Chords that are heard there are followed; else those asked for, one a
+    bar from the first beat on. Returns the plan, seconds to the first beat, and notes on what was contradicted.
     """
     plan = resolve_continuation(replace(request, chords=()))
     notes = list(plan.notes)
-    if request.chords:
-        notes.append("chords are heard in the given music: those asked for are not followed")
     beat, key = listen.beat(whole, rate), listen.key(whole, rate)
     if beat is not None and plan.tempo is not None and _same(beat.tempo, plan.tempo):
         # the same beat, counted as the person counts it
@@ -114,7 +114,27 @@ def heard(whole: Tensor, rate: int, request: Request) -> tuple[Plan, float, list
         plan = replace(plan, key=key.name)
     elif beat is None:
         notes.append("neither a steady beat nor a key is heard in what is given: the rest of its sound is followed")
-    return plan, 0.0 if beat is None else beat.offset, notes
+    offset = 0.0 if beat is None else beat.offset
+    if harmony is not None:
+        times = None if beat is None else (beat.tempo, offset)
+        plan = replace(plan, chords=listen_chords.chords(harmony, rate, times, plan.key) or None)
+    if request.chords and plan.chords:
+        notes.append("chords are heard in the given music: those asked for are not followed")
+    elif request.chords and plan.tempo is not None:
+        usual = 4 if plan.genre is None else default_metre(plan.genre)
+        bar = 60.0 / plan.tempo * (plan.asked.get("beats_per_bar") or usual)
+        laid = lay_out(request.chords, bar, max(request.duration, whole.shape[-1] / rate) + bar)
+        plan = replace(plan, chords=tuple((start + offset, end + offset, name) for start, end, name in laid))
+    elif request.chords:
+        notes.append("no beat is heard in the given music, so chords have no place in it: say the tempo")
+    return plan, offset, notes
+
+
+def harmony(stems: Mapping[str, Tensor]) -> Tensor | None:
+    """What of stems [C, T] may hold chords: everything but drums; None where that is no more than a bass."""
+    quiet = absent(stems)
+    parts = {role: wav for role, wav in stems.items() if role not in ("drums", "residual") and role not in quiet}
+    return torch.stack(list(parts.values())).sum(0) if parts.keys() - {"bass"} else None
 
 
 def _nearest(heard: float, wished: float) -> float:

@@ -79,10 +79,18 @@ def test_the_music_wins_over_wishes(player: Studio, band: dict[str, Audio], monk
     beat, key = module.listen.Beat(90.0, 0.1, 0.5), module.listen.Key("A minor", 0.3)
     monkeypatch.setattr(module.listen, "beat", lambda *_: beat)
     monkeypatch.setattr(module.listen, "key", lambda *_: key)
+    time = torch.arange(band["drums"].wav.shape[-1]) / RATE
+    triad = sum(torch.sin(2 * torch.pi * hertz * time) for hertz in (220.0, 261.6, 329.6))
+    band = {**band, "guitar": Audio(0.1 * triad[None], RATE)}
     made = accompany(player, band, ["keys"], Request(tempo=120, key="C major", chords=("C", "G"), seed=0))
     assert made.plan.tempo == 90 and made.plan.key == "A minor"
     said = " ".join(made.notes)
-    assert "90 BPM: 120 is not followed" in said and "A minor: C major is not followed" in said and "chords" in said
+    assert [name for *_, name in made.plan.chords or ()] == ["Am"] and "chords are heard" in said
+    assert "90 BPM: 120 is not followed" in said and "A minor: C major is not followed" in said
+    # drums have no chords of their own
+    drums = accompany(player, {"drums": band["drums"]}, ["keys"], Request(chords=("C", "G"), seed=0))
+    assert drums.plan.chords and [name for _, _, name in drums.plan.chords][:3] == ["C", "G", "C"]
+    assert drums.plan.chords[0][:2] == pytest.approx((0.1, 0.1 + 4 * 60 / 90)) and "chords" not in " ".join(drums.notes)
     # twice as fast is the same beat, counted otherwise
     monkeypatch.setattr(module.listen, "beat", lambda wav, rate, tempo=None: replace(beat, tempo=tempo or 90.0))
     twice = accompany(player, band, ["keys"], Request(tempo=181, seed=0))
