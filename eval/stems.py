@@ -84,7 +84,7 @@ def leakage(given: Tensor, generated: Tensor) -> float:
 
 def fit(context: Tensor, part: Tensor, rate: int) -> Fit:
     """Agreement of a part with its context (the sum of the given stems), [T] or [C, T] each at ``rate`` Hz."""
-    return _compare(_listen(context, rate), _listen(part, rate))
+    return compare(listen(context, rate), listen(part, rate))
 
 
 def chroma_agreement(left: Tensor, right: Tensor, rate: int) -> float:
@@ -105,9 +105,14 @@ def adherence_test(
     """
     if len(contexts) != len(parts) or len(parts) < 2:
         raise ValueError(f"{len(contexts)} contexts for {len(parts)} parts: need at least 2 pairs, in the same order")
-    heard = [_listen(wav, rate) for wav in contexts]
-    played = [_listen(wav, rate) for wav in parts]
-    rows = [[_compare(context, part) for context in heard] for part in played]
+    return fit_tests([listen(wav, rate) for wav in contexts], [listen(wav, rate) for wav in parts], shuffles, seed)
+
+
+def fit_tests(
+    contexts: Sequence[Heard], parts: Sequence[Heard], shuffles: int = 10_000, seed: int = 0
+) -> dict[str, Matching]:
+    """:func:`adherence_test` of what was heard."""
+    rows = [[compare(context, part) for context in contexts] for part in parts]
     return {
         name: matching_test(
             torch.tensor([[getattr(one, name) for one in row] for row in rows], dtype=torch.float64),
@@ -118,20 +123,28 @@ def adherence_test(
 
 
 @dataclass(frozen=True)
-class _Heard:
+class Heard:
+    """What is compared of a part or of its context."""
+
     onsets: list[float]
+    """s"""
     envelope: Tensor
+    """:func:`descant.eval.rhythm.onset_envelope`, [F]."""
     beats: list[float]
+    """s, by a tempo of its own."""
     chroma: Tensor
+    """[12, G], 20 frames a second."""
 
 
-def _listen(wav: Tensor, rate: int) -> _Heard:
-    return _Heard(
+def listen(wav: Tensor, rate: int) -> Heard:
+    """Hear a part, or what it was made for: [T] or [C, T] at ``rate`` Hz."""
+    return Heard(
         onsets(wav, rate), onset_envelope(wav, rate), beats(wav, rate), notes(wav, rate, _FRAMES).chroma()
     )  # fmt: skip
 
 
-def _compare(context: _Heard, part: _Heard) -> Fit:
+def compare(context: Heard, part: Heard) -> Fit:
+    """:func:`fit` of what was heard."""
     return Fit(
         onset_f1=event_f1(context.onsets, part.onsets, 0.05).f1,
         pulse=_pulse(context.envelope, part.envelope),
