@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_output import checked_targets, delivered, print_json, progress_bar, report, source_of
-from .cli_wishes import request_of, studio_of, wishes
+from .cli_wishes import request_of, stems_of, studio_of, wishes
 from .request import DURATION_LIMITS, Request, RequestError, resolve, resolve_continuation
 
 if TYPE_CHECKING:
@@ -25,11 +25,15 @@ _GENERATE = """examples:
   descant generate "reggae" --guidance text=4,key=2,rest=3 --negative "loud drums, rock" -o far.wav
   descant generate "reggae" --quiet -o - | aplay
   descant generate "slow ambient electronic" --endless --quiet -o - | aplay
-  descant generate "synth pop" --model facebook/musicgen-melody --melody hum.wav -o song.wav
+  descant generate "synth pop" --melody hum.wav -o song.wav
+  descant generate --genre funk --stem drums=beat.wav --stem bass=bass.wav --duration 8 --count 3 -o take.wav
 
 Options win over the sentence. What neither says is chosen by the seed and reported (--json: "asked" and "chosen").
 With -o - you hear the music while it is made; its level is then the model's own, for nobody knows yet how loud it gets.
 With --count the files are called take_1.flac, take_2.flac ...; number i is what --seed SEED+i-1 makes alone.
+--melody is for models that hear stems and tunes, and for MusicGen's melody models; --stem is for the former. What is
+given decides tempo and key, and you are told when a wish contradicts it. With --stem everything is played anew, the
+stems included; 'descant accompany' leaves them as they are and adds to them. 'descant info MODEL' says what it hears.
 """
 _EXTEND = """examples:
   descant extend in.wav --seconds 10 -o out.wav
@@ -58,7 +62,11 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     new.add_argument("--endless", action="store_true", help="play until stopped (with -o - only)")
     new.add_argument("--count", type=int, default=1, metavar="N", help=f"how many, 1 to {_COUNT_LIMIT} (default: 1)")
-    new.add_argument("--melody", metavar="FILE", help="a sound whose tune is followed (MusicGen's melody models)")
+    new.add_argument("--melody", metavar="FILE", help="a sound whose tune is followed")
+    new.add_argument(
+        "--stem", action="append", default=[], metavar="ROLE=FILE",
+        help="a stem that the music goes with, such as drums=beat.wav; repeatable",
+    )  # fmt: skip
     wishes(new)
     new.set_defaults(run=run_generate)
     more = commands.add_parser(
@@ -84,10 +92,10 @@ def run_generate(args: argparse.Namespace) -> None:
     if args.endless and name != "-":
         raise RequestError("--endless plays to standard output: add -o - and pipe it into a player")
     targets = checked_targets(name, args.count, args.json)
-    melody = _melody(args.melody)
+    given = _given(args)
     studio = studio_of(args)
-    if targets == ["-"] and melody is None and _plays(studio):
-        _play(args, studio, requests[0])
+    if targets == ["-"] and _plays(studio):
+        _play(args, studio, requests[0], given)
         return
     if args.endless:
         raise RequestError(f"{args.model} cannot play endlessly: give a duration")
@@ -95,7 +103,7 @@ def run_generate(args: argparse.Namespace) -> None:
     with delivered(targets) as paths:
         for index, (one, path) in enumerate(zip(requests, paths, strict=True)):
             label = "music" if args.count == 1 else f"music {index + 1}/{args.count}"
-            reports.append(_generate_one(args, (studio, melody), one, path, (label, targets[index])))
+            reports.append(_generate_one(args, (studio, given), one, path, (label, targets[index])))
     print_json(args, reports)
 
 
@@ -105,12 +113,17 @@ def _plays(studio: Studio) -> bool:
     return not isinstance(studio, MusicGenStudio)
 
 
-def _play(args: argparse.Namespace, studio: Studio, request: Request) -> None:
+def _play(args: argparse.Namespace, studio: Studio, request: Request, given: _Given) -> None:
     """The music as WAV on standard output while it is made."""
+    from .against_stream import AgainstPlayer
     from .stream import Player, wave_header, wave_samples
 
     began = time.perf_counter()
-    player = Player(studio, request, None if args.endless else request.duration)
+    seconds = None if args.endless else request.duration
+    if given.melody is None and not given.stems:
+        player = Player(studio, request, seconds)
+    else:
+        player = AgainstPlayer(studio, request, seconds, melody=given.melody, stems=given.stems)
     out, heard, first = sys.stdout.buffer, 0, 0.0
     samples = None if args.endless else round(request.duration * player.rate)
     out.write(wave_header(player.rate, studio.codec.channels, samples))
@@ -130,27 +143,37 @@ def _play(args: argparse.Namespace, studio: Studio, request: Request) -> None:
 
 
 def _generate_one(
-    args: argparse.Namespace, means: tuple[Studio, Audio | None], request: Request, path: Path, names: tuple[str, str]
+    args: argparse.Namespace, means: tuple[Studio, _Given], request: Request, path: Path, names: tuple[str, str]
 ) -> Any:
     from ..codec import audio
     from .generate import generate
 
     began = time.perf_counter()
     with progress_bar(args.quiet, names[0]) as progress:
-        music = generate(means[0], request, progress, means[1])
+        music = generate(means[0], request, progress, means[1].melody, means[1].stems)
     audio.write(path, music)
     return report(args, music, names[1], time.perf_counter() - began)
 
 
-def _melody(name: str | None) -> Audio | None:
-    """The first ten minutes of a sound file, the longest music that is made."""
-    if name is None:
-        return None
-    if not Path(name).is_file():
-        raise FileNotFoundError(f"there is no file {name}")
+@dataclass(frozen=True)
+class _Given:
+    """Sounds that the music goes with."""
+
+    melody: Audio | None
+    stems: dict[str, Audio]
+
+
+def _given(args: argparse.Namespace) -> _Given:
+    """The first ten minutes of each sound file that is given: the longest music that is made."""
+    stems = stems_of(args.stem)
+    melody = None if args.melody is None else source_of(args.melody)
+    if melody is None and not stems:
+        return _Given(None, {})
     from ..codec import audio
 
-    return audio.read(name, duration=DURATION_LIMITS[1])
+    long = DURATION_LIMITS[1]
+    sounds = {role: audio.read(path, duration=long) for role, path in stems.items()}
+    return _Given(None if melody is None else audio.read(melody, duration=long), sounds)
 
 
 def run_extend(args: argparse.Namespace) -> None:
