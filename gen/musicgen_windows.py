@@ -3,8 +3,9 @@
 Each window but the first begins with the last 12 s of what there is and plays 18 s more, as AudioCraft does
 (``extend_stride`` 18). A window's positions begin anew, because they are absolute and none beyond 30 s were trained.
 So nothing that was computed from the tokens of one window holds in the next: position 0 is added to other tokens, and
-every key and value follows from it. What depends on the sentence alone holds, and is computed once
-(:class:`descant.lm.musicgen_keep.Kept`).
+every key and value follows from it. What holds is what comes from the sentence alone, and is computed once: its states,
+the keys and values of cross-attention, and in melody models without a melody those of the whole prefix, which keeps its
+positions. A melody moves on from window to window, and its prefix with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Windows:
         before = 0 if prompt is None else prompt.shape[1]
         self._heard: deque[Tensor] = deque([] if prompt is None else prompt.unbind(1), maxlen=studio.lookback)
         self._before = before
+        self._kept: tuple[Wish, Conditions, Any] | None = None
         #: A piece of one window has its melody as the transformers library has it; longer ones as AudioCraft.
         self._single = frames is not None and before + frames <= self._size
 
@@ -76,8 +78,9 @@ class Windows:
         settings = wish.settings
         if wish.text is None and self.lead is None:
             settings = replace(settings, guidance=1.0)  # nothing to follow: half the work
+        cond, ready = self._told(wish, place, settings.weight != 1.0)
         rows = self.studio.engine.stream(
-            frames, self._condition(wish, place), prompt=prompt, settings=settings, seed=seed_of(self.seed, window)
+            frames, cond, prompt=prompt, settings=settings, seed=seed_of(self.seed, window), ready=ready
         )
         while True:
             with self.studio.at_work():
@@ -86,9 +89,18 @@ class Windows:
                 return
             yield row[0]
 
-    def _condition(self, wish: Wish, start: float) -> Conditions:
-        heard = None if self.lead is None else self.lead.whole() if self._single else self.lead.window(start)
-        return self.studio.lm.condition([wish.text], heard)
+    def _told(self, wish: Wish, place: float, guided: bool) -> tuple[Conditions, Any]:
+        """What the window from ``place`` seconds on is told, and the form layers read: the last one's if it holds."""
+        if self._kept is None or self._kept[0] is not wish or self.lead is not None:
+            with self.studio.at_work():
+                heard = None
+                if self.lead is not None:
+                    heard = self.lead.whole() if self._single and not place else self.lead.window(place)
+                cond = self.studio.lm.condition([wish.text], heard)
+                make = getattr(self.studio.engine, "ready", None)  # engines for GPUs have none
+                ready = None if make is None or self._single else make(cond, guided, keep=self.lead is None)
+            self._kept = wish, cond, ready
+        return self._kept[1:]
 
 
 def said() -> str:

@@ -50,6 +50,8 @@ class Told:
     texts: Texts | None
     """For :class:`descant.lm.fast_step.FusedStep`, where it is used."""
     make: Callable[[], list[list[Product | None]]]
+    kept: list[tuple[Tensor, Tensor]] | None = None
+    """Keys and values [R, H, L, E] of the prefix in each layer, once it was read; None does not keep them."""
 
     @property
     def length(self) -> int:
@@ -176,14 +178,17 @@ class FastMusicGen(Verbs):
         return self.model.condition(texts, chroma)
 
     @torch.no_grad()
-    def ready(self, cond: Conditions, guided: bool = False) -> Told:
-        """Fold conditions into the layers; ``guided`` adds the unconditional rows."""
+    def ready(self, cond: Conditions, guided: bool = False, keep: bool = False) -> Told:
+        """Fold conditions into the layers; ``guided`` adds the unconditional rows.
+
+        keep: for several pieces of music, which then read a melody model's prefix once.
+        """
         rows = cond.rows * (2 if guided else 1)
         if self.config.melody:
             if cond.null is None:
                 raise ValueError("these conditions are of a text model")
             prefix = torch.cat([cond.states, cond.null]) if guided else cond.states
-            return Told(prefix, rows, self._texts([]), list)
+            return Told(prefix, rows, self._texts([]), list, [] if keep else None)
         texts: list[Tensor | None] = []
         for piece in range(cond.rows):
             states = cond.states[piece] if cond.mask is None else cond.states[piece][cond.mask[piece]]
@@ -242,7 +247,9 @@ class FastMusicGen(Verbs):
         x = F.embedding(steps.transpose(1, 2) + self._first, self.model.embed.weight).sum(2)
         x = x.repeat(ready.rows // len(x), 1, 1)
         if cache.seen == 0 and skip + count > 1:
-            x = self._read(x if ready.prefix is None else torch.cat([ready.prefix, x], 1), ready, cache)[:, skip:]
+            past = ready.length if ready.kept else 0
+            known = ready.prefix is None or past
+            x = self._read(x if known else torch.cat([ready.prefix, x], 1), ready, cache, past)[:, skip - past :]
         elif self._fused is not None and ready.texts is not None:
             rows = []
             for at in range(count):
@@ -270,18 +277,30 @@ class FastMusicGen(Verbs):
         cache.commit()
         return x
 
-    def _read(self, x: Tensor, ready: Told, cache: Memory) -> Tensor:
-        """All first positions at once, [R, S, D] -> [R, S, D]; row by row where that keeps rows apart."""
+    def _read(self, x: Tensor, ready: Told, cache: Memory, past: int = 0) -> Tensor:
+        """All first positions at once, [R, S, D] -> [R, S, D]; row by row where that keeps rows apart.
+
+        past: positions of the prefix that were read for another piece.
+        """
         rows, count, width = x.shape
         shape = (rows, count, 3, self.config.heads, -1)
-        x = x + self._positions(0, count)
+        x = x + self._positions(past, count)
         norm = F.layer_norm
+        # SDPA's own causal mask begins at the first key, ours at the first new one
+        mask = torch.ones(count, past + count, dtype=torch.bool).tril(past) if past else None
+        found: list[tuple[Tensor, Tensor]] = []
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(norm(x, *layer.attention_norm).flatten(0, 1)).view(shape)
             q, k, v = qkv.transpose(1, 3).unbind(2)
+            if past and ready.kept:
+                k, v = (torch.cat(pair, 2) for pair in zip(ready.kept[index], (k, v), strict=True))
+            elif ready.kept is not None:
+                found.append((k[:, :, : ready.length].clone(), v[:, :, : ready.length].clone()))
             cache.fill(index, k, v)
             y = torch.cat([
-                F.scaled_dot_product_attention(q[r : r + 1], k[r : r + 1], v[r : r + 1], is_causal=count > 1)
+                F.scaled_dot_product_attention(
+                    q[r : r + 1], k[r : r + 1], v[r : r + 1], attn_mask=mask, is_causal=count > 1 and not past
+                )
                 for r in range(rows)
             ])  # fmt: skip
             x = x + layer.out(y.transpose(1, 2).flatten(2).flatten(0, 1)).view(rows, count, width)
@@ -291,7 +310,9 @@ class FastMusicGen(Verbs):
                         x[piece] += each_row(cross, norm(x[piece], *layer.cross_norm))
             y = self._act(layer.fc1(norm(x, *layer.mlp_norm).flatten(0, 1)))
             x = x + layer.fc2(y).view(rows, count, width)
-        cache.commit(count)
+        if ready.kept is not None:
+            ready.kept.extend(found)
+        cache.commit(past + count)
         return x
 
     def _positions(self, start: int, count: int) -> Tensor:

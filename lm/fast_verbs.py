@@ -19,12 +19,12 @@ class Verbs:
 
     def stream(
         self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] = 0, ready: Any = None,
     ) -> Iterator[Tensor]:  # fmt: skip
         """Yield the codes [B, K] of one new frame after another; see :func:`descant.lm.musicgen_sample.stream`."""
         from .musicgen_sample import stream
 
-        return stream(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed)
+        return stream(cast(Any, self), frames, cond, prompt=prompt, settings=settings, seed=seed, ready=ready)
 
     def generate(
         self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,

@@ -53,6 +53,8 @@ class Ready:
     """[R, L, D] of melody models."""
     rows: int
     """R: B, or 2 B under guidance, the unconditional rows last."""
+    kept: list[tuple[Tensor, Tensor]] | None = None
+    """Keys and values [L, R, H, T, E] of the prefix, once it was read; None does not keep them."""
 
     @property
     def length(self) -> int:
@@ -138,13 +140,17 @@ class MusicGenLM(nn.Module):
         lead = chroma if self.project_chroma is None else self.project_chroma(chroma)
         return lead.repeat(1, math.ceil(frames / lead.shape[1]), 1)[:, :frames]
 
-    def ready(self, cond: Conditions, guided: bool = False) -> Ready:
-        """Bring conditions into the form the layers read; ``guided`` adds the unconditional rows."""
+    def ready(self, cond: Conditions, guided: bool = False, keep: bool = False) -> Ready:
+        """Bring conditions into the form the layers read; ``guided`` adds the unconditional rows.
+
+        keep: for several pieces of music, which then read a melody model's prefix once.
+        """
         rows = cond.rows * (2 if guided else 1)
         if self.config.melody:
             if cond.null is None:
                 raise ValueError("these conditions are of a text model")
-            return Ready(None, torch.cat([cond.states, cond.null]) if guided else cond.states, rows)
+            prefix = torch.cat([cond.states, cond.null]) if guided else cond.states
+            return Ready(None, prefix, rows, [] if keep else None)
         mask = cond.mask
         if mask is not None:
             # a row without text has states of zero: seeing them all or none gives zero, but none is not defined
@@ -169,6 +175,8 @@ class MusicGenLM(nn.Module):
         first = torch.arange(config.books, device=steps.device) * (config.cardinality + 1)
         x = self.embed(steps.transpose(1, 2) + first).sum(2)
         x = x.repeat(ready.rows // len(x), 1, 1)  # rows of guidance share their tokens
+        if cache is not None and not cache.seen and ready.kept and cache.length >= ready.length:
+            cache.take(*ready.kept[0])
         seen = 0 if cache is None else cache.seen
         skip = 0
         if ready.prefix is not None and not seen:
@@ -184,6 +192,8 @@ class MusicGenLM(nn.Module):
             x = block(x, layer, ready.told, cache)
         if cache is not None:
             cache.seen = seen + x.shape[1]
+            if skip and ready.kept == []:
+                ready.kept.append(cache.first(skip))
         logits: Tensor = self.heads(self.norm(x[:, skip:]))
         return logits.view(*logits.shape[:2], config.books, config.cardinality).transpose(1, 2)
 
@@ -197,12 +207,12 @@ class MusicGenLM(nn.Module):
 
     def stream(
         self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] = 0, ready: Ready | None = None,
     ) -> Iterator[Tensor]:  # fmt: skip
         """Yield the codes [B, K] of one new frame after another; see :func:`descant.lm.musicgen_sample.stream`."""
         from .musicgen_sample import stream
 
-        return stream(self, frames, cond, prompt=prompt, settings=settings, seed=seed)
+        return stream(self, frames, cond, prompt=prompt, settings=settings, seed=seed, ready=ready)
 
     def generate(
         self, frames: int, cond: Conditions, *, prompt: Tensor | None = None, settings: SamplingSettings | None = None,

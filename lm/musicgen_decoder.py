@@ -76,6 +76,15 @@ class StaticCache:
         self.values[layer, :, :, self.seen : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """A copy of the first ``count`` positions, each [layers, R, H, count, E]."""
+        return self.keys[:, :, :, :count].clone(), self.values[:, :, :, :count].clone()
+
+    def take(self, keys: Tensor, values: Tensor) -> None:
+        """Begin with what :meth:`first` gave of a cache of as many rows."""
+        self.seen = keys.shape[3]
+        self.keys[:, :, :, : self.seen], self.values[:, :, :, : self.seen] = keys, values
+
 
 class Block(nn.Module):
     """One layer."""

@@ -7,6 +7,7 @@ what else is in its batch, as far as arithmetic allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +25,12 @@ MOST_FRAMES = 1 << 17
 
 def stream(
     model: MusicGenLM, frames: int, cond: Conditions, *, prompt: Tensor | None = None,
-    settings: SamplingSettings | None = None, seed: int | Sequence[int] = 0,
+    settings: SamplingSettings | None = None, seed: int | Sequence[int] = 0, ready: Any = None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """Yield the codes [B, K] of one new frame after another, as soon as its last codebook is drawn.
 
-    Arguments as for :func:`generate`, which collects what this yields.
+    Arguments as for :func:`generate`, which collects what this yields. ready: what ``model.ready`` made of ``cond``,
+    for several pieces with the same conditions; engines for GPUs make it anew.
     """
     settings = settings or SamplingSettings()
     settings.temperatures(model.config.books)
@@ -38,7 +40,10 @@ def stream(
     seeds = [seed + row for row in range(cond.rows)] if isinstance(seed, int) else list(seed)
     if len(seeds) != cond.rows:
         raise ValueError(f"{len(seeds)} seeds for {cond.rows} pieces: give one for all, or one per piece")
-    return with_room(_run(model, frames, cond, known, settings, seeds), len(seeds), known.shape[2] + frames)
+    if ready is not None and ready.rows != cond.rows * (1 if settings.weight == 1.0 else 2):
+        raise ValueError(f"{ready.rows} rows were made ready for {cond.rows} pieces: make them with the same guidance")
+    rows = _run(model, frames, (cond, ready), known, settings, seeds)
+    return with_room(rows, len(seeds), known.shape[2] + frames)
 
 
 def generate(
@@ -59,8 +64,9 @@ def generate(
 
 
 def _run(
-    model: MusicGenLM, frames: int, cond: Conditions, known: Tensor, settings: SamplingSettings, seeds: Sequence[int]
-) -> Iterator[Tensor]:
+    model: MusicGenLM, frames: int, told: tuple[Conditions, Any], known: Tensor, settings: SamplingSettings,
+    seeds: Sequence[int],
+) -> Iterator[Tensor]:  # fmt: skip
     config, pattern = model.config, model.pattern
     rows, first = known.shape[0], known.shape[2]
     total = first + frames
@@ -68,10 +74,10 @@ def _run(
     open_cells = known.new_full((rows, config.books, frames), -1)
     sequence = pattern.apply(torch.cat([known, open_cells], 2), model.special)
     if isinstance(model, GraphMusicGen):
-        steps = model.columns(sequence, first, cond, settings, seeds)
+        steps = model.columns(sequence, first, told[0], settings, seeds)
     else:
         sequence = sequence.to(model.norm.weight.device)
-        steps = _columns(model, sequence, first, cond, settings, seeds)
+        steps = _columns(model, sequence, first, told, settings, seeds)
     for step in steps:
         frame = step - pattern.tail
         if first <= frame < total:
@@ -79,23 +85,24 @@ def _run(
 
 
 def _columns(
-    model: MusicGenLM, sequence: Tensor, first: int, cond: Conditions, settings: SamplingSettings, seeds: Sequence[int]
-) -> Iterator[int]:
+    model: MusicGenLM, sequence: Tensor, first: int, told: tuple[Conditions, Any], settings: SamplingSettings,
+    seeds: Sequence[int],
+) -> Iterator[int]:  # fmt: skip
     """Fill the cells of ``sequence`` [B, K, S + 1] that hold -1; yield s when column s + 1 is there."""
     steps = sequence.shape[2] - 1
     weight = settings.weight
     guided = weight != 1.0
     generator = torch.Generator()
     with torch.inference_mode():
-        ready = model.ready(cond, guided)
+        ready = model.ready(told[0], guided) if told[1] is None else told[1]
         cache = model.cache(ready, steps)
     start = 0
     for step in range(first, steps):
         with torch.inference_mode():
             logits = model(sequence[:, :, start : step + 1], ready, cache)[:, :, -1].float()
             if guided:
-                told, free = logits.chunk(2)
-                logits = free + (told - free) * weight
+                led, free = logits.chunk(2)
+                logits = free + (led - free) * weight
             drawn = torch.stack([_draw(one, settings, seeds[i], step + 1, generator) for i, one in enumerate(logits)])
             # cells before the start and after the end stay special, cells of the prompt stay as they are
             column = sequence[:, :, step + 1]
