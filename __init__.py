@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from . import codec, eval, gen, lm, recipes
     from .codec.audio import Audio, AudioError, read, write
     from .gen.generate import Music
-    from .gen.load import Studio, extend, generate, load
+    from .gen.load import Studio, accompany, extend, generate, load
     from .gen.request import Request, RequestError
     from .gen.separation.registry import separate
     from .gen.separation.stems import Stems
@@ -34,6 +34,7 @@ __all__ = [
     "Stems",
     "Studio",
     "__version__",
+    "accompany",
     "codec",
     "eval",
     "extend",
@@ -55,6 +56,7 @@ _DOORS = {
     "RequestError": "gen.request",
     "Stems": "gen.separation.stems",
     "Studio": "gen.load",
+    "accompany": "gen.load",
     "extend": "gen.load",
     "generate": "gen.load",
     "load": "gen.load",

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .generate import Music
     from .stream import Playing
 
+    #: Sound in memory, or the file it is in.
+    Sound = Audio | str | os.PathLike[str]
+
 #: Folder of the models the package carries.
 SHELF = Path(__file__).resolve().parent / "weights"
 #: Name -> (codec folder, language-model folder) inside :data:`SHELF`.
@@ -85,47 +88,52 @@ class Studio:
             )
 
     def generate(
-        self, text: str | None = None, melody: Audio | Tensor | None = None,
-        stems: Mapping[str, Audio] | None = None, **wishes: Unpack[Wishes],
+        self, text: str | None = None, melody: Sound | Tensor | None = None,
+        stems: Mapping[str, Sound] | None = None, **wishes: Unpack[Wishes],
     ) -> Music:  # fmt: skip
         """Make new music from a sentence, typed wishes, or both; see :class:`descant.gen.request.Request`.
 
-        melody and stems are for models that hear them, see :func:`descant.gen.against.generate`. Returns a
-        :class:`descant.gen.generate.Music` with ``.wav`` [C, T] and ``.rate``. Raises RequestError.
+        melody (a sound, its file, or pitch classes [F, 12]) and stems (role -> sound or file) are for models that hear
+        them, see :func:`descant.gen.against.generate`. Returns a :class:`descant.gen.generate.Music` with ``.wav``
+        [C, T] and ``.rate``. Raises RequestError, and AudioError for files that hold no sound.
         """
         from .generate import generate
         from .request import Request
 
-        return generate(self, Request(text=text, **wishes), melody=melody, stems=stems)
+        heard = {role: sound(one) for role, one in (stems or {}).items()}
+        return generate(self, Request(text=text, **wishes), melody=_melody(melody), stems=heard or None)
 
     def accompany(
-        self, given: Audio | Mapping[str, Audio], add: Sequence[str], text: str | None = None, **wishes: Unpack[Wishes]
+        self, given: Sound | Mapping[str, Sound], add: Sequence[str], text: str | None = None, **wishes: Unpack[Wishes]
     ) -> Accompaniment:
         """Add parts such as ``["bass", "keys"]`` to a mix or to stems; see :func:`descant.gen.accompany.accompany`."""
         from .accompany import accompany
         from .request import Request
 
-        return accompany(self, given, add, Request(text=text, **wishes))
+        if isinstance(given, Mapping):
+            stems = {role: sound(one) for role, one in given.items()}
+            return accompany(self, stems, add, Request(text=text, **wishes))
+        return accompany(self, sound(given), add, Request(text=text, **wishes))
 
     def inpaint(
-        self, given: Audio, start: float, end: float, text: str | None = None, **wishes: Unpack[Wishes]
+        self, given: Sound, start: float, end: float, text: str | None = None, **wishes: Unpack[Wishes]
     ) -> Music:
         """Play ``given`` from ``start`` to ``end`` (s) anew; see :func:`descant.gen.inpaint.inpaint`."""
         from .inpaint import inpaint
         from .request import Request
 
-        return inpaint(self, given, start, end, Request(text=text, **wishes))
+        return inpaint(self, sound(given), start, end, Request(text=text, **wishes))
 
     def loop(
-        self, given: Audio, seconds: float | None = None, text: str | None = None, **wishes: Unpack[Wishes]
+        self, given: Sound, seconds: float | None = None, text: str | None = None, **wishes: Unpack[Wishes]
     ) -> Music:
         """``given`` with a bridge back to its beginning; see :func:`descant.gen.inpaint.loop`."""
         from .inpaint import loop
         from .request import Request
 
-        return loop(self, given, Request(text=text, **wishes), seconds)
+        return loop(self, sound(given), Request(text=text, **wishes), seconds)
 
-    def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+    def extend(self, given: Sound, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
         """Continue ``given`` by ``seconds``; see :mod:`descant.gen.extend`.
 
         Returns a :class:`descant.gen.generate.Music`: ``given`` at its own rate and channels, and what follows.
@@ -134,11 +142,11 @@ class Studio:
         from .request import Request
 
         wishes["duration"] = seconds
-        return extend(self, given, Request(text=text, **wishes))
+        return extend(self, sound(given), Request(text=text, **wishes))
 
     def stream(
         self, text: str | None = None, seconds: float | None = None, gain: float = 0.0,
-        melody: Audio | Tensor | None = None, **wishes: Unpack[Wishes],
+        melody: Sound | Tensor | None = None, **wishes: Unpack[Wishes],
     ) -> Playing:  # fmt: skip
         """Play new music while it is made; see :class:`descant.gen.stream.Playing`, an iterator of blocks of sound.
 
@@ -148,7 +156,7 @@ class Studio:
         from .request import Request
         from .stream import play
 
-        return play(self, Request(text=text, **wishes), seconds, gain, melody)
+        return play(self, Request(text=text, **wishes), seconds, gain, _melody(melody))
 
     @cached_property
     def engine(self) -> Any:
@@ -214,14 +222,35 @@ def load(
     return Studio(moved_codec(codec_files.load(codec), place), moved_lm(model, place), name, threads, precision)
 
 
-def generate(text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+def generate(
+    text: str | None = None, melody: Sound | Tensor | None = None, stems: Mapping[str, Sound] | None = None,
+    **wishes: Unpack[Wishes],
+) -> Music:  # fmt: skip
     """:meth:`Studio.generate` with the embedded model, which is loaded once."""
-    return _embedded().generate(text, **wishes)
+    return _embedded().generate(text, melody, stems, **wishes)
 
 
-def extend(given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+def extend(given: Sound, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
     """:meth:`Studio.extend` with the embedded model, which is loaded once."""
     return _embedded().extend(given, seconds, text, **wishes)
+
+
+def accompany(
+    given: Sound | Mapping[str, Sound], add: Sequence[str], text: str | None = None, **wishes: Unpack[Wishes]
+) -> Accompaniment:
+    """:meth:`Studio.accompany` with the embedded model, which is loaded once."""
+    return _embedded().accompany(given, add, text, **wishes)
+
+
+def sound(given: Sound) -> Audio:
+    """Sound as it is, or read from its file. Raises AudioError for a file that holds none."""
+    from ..codec import audio
+
+    return given if isinstance(given, audio.Audio) else audio.read(given)
+
+
+def _melody(given: Sound | Tensor | None) -> Audio | Tensor | None:
+    return given if given is None or isinstance(given, torch.Tensor) else sound(given)
 
 
 @cache

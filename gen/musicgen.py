@@ -25,7 +25,7 @@ from ..lm.stereo import deinterleave, interleave
 from . import musicgen_windows
 from .device import device_of, moved_codec, moved_musicgen
 from .generate import LOUDNESS, Music, Progress, fade, finish
-from .load import Studio
+from .load import Studio, sound
 from .musicgen_melody import Lead, lead
 from .musicgen_windows import Windows, Wish
 from .request import Plan, Request, RequestError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .extend import Continuation
-    from .load import Wishes
+    from .load import Sound, Wishes
 
 _PIECE = 1500  # frames decoded at once
 
@@ -63,18 +63,10 @@ class MusicGenStudio(Studio):
         if self.lm.text is None:
             raise ValueError(f"{self.name} is a decoder without a text encoder: name the whole model")
 
-    def generate(
-        self, text: str | None = None, melody: Audio | Tensor | None = None,
-        stems: Mapping[str, Audio] | None = None, **wishes: Unpack[Wishes],
-    ) -> Music:  # fmt: skip
-        """Make new music; ``melody`` is for melody models. See :class:`descant.gen.request.Request`."""
-        from .generate import generate
-
-        return generate(self, Request(text=text, **wishes), melody=melody, stems=stems)
-
-    def extend(self, given: Audio, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
+    def extend(self, given: Sound, seconds: float = 10.0, text: str | None = None, **wishes: Unpack[Wishes]) -> Music:
         """Continue ``given`` by ``seconds``; see :func:`continuation`."""
         wishes["duration"] = seconds
+        given = sound(given)
         more = continuation(self, given, Request(text=text, **wishes))
         kept = given.wav[:, : given.wav.shape[-1] - more.overlap].float()
         return Music(torch.cat([kept, more.wav], 1), given.rate, codes=more.codes, plan=more.plan, notes=more.notes)

@@ -144,8 +144,8 @@ class _Song:
         }
         record = self._record(rows, frames, kept, playing, energy) | {"single": single}
         if self.apart:
-            found, heard = self._found(codes, playing, leak, kept)
-            arrays, record = arrays | found, record | {"apart": heard}
+            heard, roles = self._found(codes, playing, leak, kept)
+            arrays, record = arrays | heard, record | {"apart": roles}
         return Made(arrays, record | {"leak_db": _worst(arrays["leak"], single)})
 
     def _found(

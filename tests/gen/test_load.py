@@ -4,10 +4,13 @@ import shutil
 import pytest
 import torch
 
+from descant.codec.audio import Audio, AudioError, read, write
 from descant.codec.model import Codec, nano
 from descant.gen import load as loading
 from descant.gen.load import Studio, find, load
 from descant.lm.model import LMConfig, TokenLM
+
+from .made import able
 
 
 @pytest.fixture
@@ -104,3 +107,23 @@ def test_threads_are_restored(model_folder):
     assert torch.get_num_threads() == before
     with pytest.raises(ValueError, match="threads 0"):
         load(model_folder, threads=0)
+
+
+def test_sound_may_be_a_file_wherever_it_is_given(tmp_path):
+    studio = able(attentive=True)
+    wav = 0.1 * torch.sin(torch.arange(48000) * 0.06)[None]
+    write(tmp_path / "in.wav", Audio(wav, 24000))
+    given = read(tmp_path / "in.wav")
+    path, wishes = tmp_path / "in.wav", {"seed": 1, "genre": "jazz"}
+    for verb in (
+        lambda sound: studio.generate(melody=sound, duration=0.5, **wishes).codes,
+        lambda sound: studio.generate(stems={"bass": sound}, duration=0.5, **wishes).codes,
+        lambda sound: studio.accompany({"bass": sound}, ["keys"], **wishes).codes["keys"],
+        lambda sound: studio.accompany(sound, ["keys"], **wishes).codes["keys"],
+        lambda sound: studio.extend(sound, 0.5, **wishes).codes,
+        lambda sound: studio.inpaint(sound, 0.8, 1.0, **wishes).codes,
+        lambda sound: studio.loop(sound, 0.3, **wishes).codes,
+    ):
+        assert torch.equal(verb(path), verb(given)) and torch.equal(verb(str(path)), verb(given))
+    with pytest.raises(AudioError):
+        studio.generate(melody=tmp_path / "none.wav")
