@@ -20,14 +20,12 @@ from ..lm.condition import ROLES, Condition
 from ..lm.sample import sample
 from . import fit
 from .generate import Music, Progress, decode, finish
-from .melody import tune
+from .melody import sings, tune
 from .request import Plan, Request, RequestError, resolve
 
 if TYPE_CHECKING:
     from .load import Studio
 
-#: Least share of a sound's frames in which a tune must be heard, and least of them.
-_SUNG, _FRAMES = 0.02, 10
 #: Seconds by which what is given may differ in length from the music without a word about it.
 _EARLY = 0.5
 
@@ -116,7 +114,7 @@ def classes(melody: Audio | Tensor, frame_rate: float) -> Tensor:
         raise ValueError("the melody holds values that are not numbers: export it again")
     pitch = tune(wav, melody.rate, frame_rate)
     rest = pitch.isnan()
-    if int((~rest).sum()) < max(_FRAMES, _SUNG * len(pitch)):
+    if not sings(pitch, frame_rate):
         raise ValueError("no tune is heard in the melody given: sing, whistle or play it alone, without drums")
     found = torch.nn.functional.one_hot(pitch.nan_to_num().round().long() % 12, 12).float()
     return found * ~rest[:, None]

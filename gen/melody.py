@@ -32,6 +32,8 @@ _STEPS = 5  # places per semitone
 _FFT = 4096
 _SPAN = 20.0  # seconds decided at a time
 _AROUND = 2.0  # seconds heard on both sides of them
+_HELD = 0.12  # seconds that a note of a tune lasts: drums of the built-in arranger hold no pitch as long
+_SUNG, _LEAST = 0.03, 0.2  # share and seconds of such notes that make a tune
 _BATCH = 200  # frames transformed at a time
 # shape of the kernels: half a lobe in semitones and at least in Hz, depth of the troughs, fall with frequency
 _LOBE, _NARROWEST, _TROUGH, _TILT = 1.5, 20.0, 0.2, 0.7
@@ -271,3 +273,13 @@ def _candidates(strength: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarra
     shift = np.where(inner, 0.5 * (left - right) / np.where(inner, curve, -1.0), 0.0)
     pitch = LOW + (order + np.clip(shift, -0.5, 0.5)) / _STEPS
     return pitch, np.where(found < 0, -1e3, found)
+
+
+def sings(pitch: Tensor, frame_rate: float) -> bool:
+    """Whether pitch [F] (MIDI, NaN in rests) holds a tune: notes that last, which drums do not have.
+
+    What lies at the lowest pitch that is looked for, as the thump of a drum does, does not count.
+    """
+    values, counts = torch.unique_consecutive(pitch.nan_to_num(nan=-1.0).round(), return_counts=True)
+    held = int(counts[(values > LOW) & (counts >= max(2, math.ceil(_HELD * frame_rate)))].sum())
+    return held >= max(1.0, _SUNG * len(pitch), _LEAST * frame_rate)
