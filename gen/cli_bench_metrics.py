@@ -21,10 +21,16 @@ _CONTROL = """examples:
   descant bench control -o docs/benchmarks
   descant bench control --genre-pieces 1 --pattern-loops 1 --json
   descant bench control --basic-pitch nmp.onnx -o docs/benchmarks
+  descant bench control --pieces data/pieces --workers 2 -o docs/benchmarks
+  descant bench control --pieces data/pieces --model runs/lm/export --count 16 --json
 
-Tempo, beats, key, chords and melody of music whose labels are known. Writes OUT/control.md and OUT/control.json; equal
-arguments give equal figures. A few minutes of one core. --basic-pitch adds the melody by that package's network
-(pip install 'descant[melody]').
+Without --pieces the analysers are measured: tempo, beats, key, chords and melody of music whose labels are known.
+Writes OUT/control.md and OUT/control.json; equal arguments give equal figures. A few minutes of one core. --basic-pitch
+adds the melody by that package's network (pip install 'descant[melody]').
+
+With --pieces, a folder of 'descant render' with test.jsonl.gz, the analysers measure a model: words, parts beside
+stems, tunes and chords, and what it continues, each beside its floor and its ceiling. Writes OUT/adherence.md and
+OUT/adherence.json. A run that was stopped goes on when the same command is given again.
 """
 _Commands = argparse._SubParsersAction
 
@@ -42,6 +48,14 @@ def add_metrics(kinds: _Commands[Any]) -> None:
     control.add_argument("--pattern-loops", type=int, default=5, metavar="N", help="loops a pattern (default: 5)")
     control.add_argument("--seconds", type=float, default=10.0, metavar="S", help="length of a clip (default: 10)")
     control.add_argument("--basic-pitch", metavar="FILE", help="nmp.onnx of the package basic-pitch")
+    model = control.add_argument_group("a model instead of the analysers")
+    model.add_argument("--pieces", metavar="DIR", help="held-out pieces, test.jsonl.gz of 'descant render'")
+    model.add_argument("--model", default="embedded", metavar="NAME", help="name or folder (default: embedded)")
+    model.add_argument("--soundfont", metavar="FILE", help="that plays them (default: $DESCANT_SOUNDFONT)")
+    model.add_argument("--count", type=int, default=64, metavar="N", help="pieces (default: 64)")
+    model.add_argument("--seed", type=int, default=2024, metavar="N", help="of the music (default: 2024)")
+    model.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    model.add_argument("--cache", default="runs/bench", metavar="DIR", help="what was made already")
     control.set_defaults(run=run_control)
 
 
@@ -65,6 +79,9 @@ def run_bss(args: argparse.Namespace) -> None:
 def run_control(args: argparse.Namespace) -> None:
     """``descant bench control``."""
     _check(args)
+    if args.pieces is not None:
+        _run_model(args)
+        return
     model = args.basic_pitch
     if model is not None and not Path(model).is_file():
         raise RequestError(f"--basic-pitch: {model} is no file: it is nmp.onnx out of the package basic-pitch")
@@ -78,6 +95,24 @@ def run_control(args: argparse.Namespace) -> None:
     if args.out is not None:
         bench_control.write(Path(args.out), found)
     _finish(args, "control", found)
+
+
+def _run_model(args: argparse.Namespace) -> None:
+    from ..recipes import bench_follow, bench_follow_page
+
+    command = f"descant bench control --pieces {Path(args.pieces).name} --count {args.count}"
+    command += "" if args.model == "embedded" else f" --model {Path(args.model).name}"
+    try:
+        config = bench_follow.FollowConfig(
+            pieces=args.pieces, model=args.model, soundfont=args.soundfont, count=args.count, seconds=args.seconds,
+            seed=args.seed, cache=args.cache, workers=args.workers,
+        )  # fmt: skip
+        found = bench_follow.run(config, None if args.quiet else _say, command)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    if args.out is not None:
+        bench_follow_page.write(Path(args.out), found)
+    _finish(args, "adherence", found)
 
 
 def _kind(kinds: _Commands[Any], name: str, text: str, epilog: str) -> argparse.ArgumentParser:

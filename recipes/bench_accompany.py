@@ -1,16 +1,21 @@
-"""Does what is played go with what was given? Stems, tunes and chords of held-out pieces, and three rows for each.
+"""Does what is played go with what was given? Parts beside stems, tunes and chords, of held-out pieces.
 
-The floor compares every result with another piece's condition (a permutation test says how likely chance is to do as
-well), the ceiling is the true stem or mix through the codec. Analysers are those of the ``eval`` room, which share
-nothing with what made the conditions.
+A part is judged alone: it is followed at the tempo of what it was made for, and its beats are compared with the score's
+(:func:`descant.eval.beats.pulse_f1`). Nobody who hears a syncopated part alone can tell the beat from the off-beat, or
+the beat at all, so both count, and pieces whose *true* part does not show its pulse are also left out, by what the
+truth shows and never by what was generated. Tempo estimated from the part alone has its own row: true parts reach 0.6.
+Onsets and pitch classes in common with the context stand beside it, as accompaniment prompt adherence pairs them
+(Grachten & Nistal, 2024).
+
+The floor compares every result with another piece's condition, the ceiling is the true part or mix through the codec.
+The analysers are those of the ``eval`` room, which share nothing with what made the conditions.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,228 +24,268 @@ from torch import Tensor
 from ..codec import audio
 from ..codec.audio import Audio
 from ..eval import beats, chords, melody, stems, tonality
-from ..eval.statistics import matching_test
 from ..gen.accompany import accompany
 from ..gen.generate import generate
-from ..gen.request import Request
+from ..gen.request import Request, lay_out
 from ..gen.separation.registry import separate
 from ..lm.condition import ROLES
 from . import audio_of
+from .bench_codec import through_codec
 from .bench_control import harte
-from .clips import busiest
+from .clips import RATE, busiest
 from .piece import Piece
+from .syntheval import window
 
 if TYPE_CHECKING:
     from ..gen.load import Studio
 
 #: Parts that are asked for in turn, where a piece has them beside others.
 WANTED: tuple[str, ...] = ("drums", "bass", "keys", "lead", "guitar", "strings")
-#: dB: quieter parts do not play in the excerpt.
+#: dB of the loudest: quieter stems are not given.
 _ABSENT = -45.0
+#: Seconds that are played before an excerpt begins, so that notes and reverberation run into it.
+_BEFORE = 2.0
+#: Fewest notes of a part that is asked for.
+_NOTES = 8
+#: What is kept of a sound: onset curve, notes, beats, key.
+Heard = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Where in a held-out piece something is to be played."""
+
+    piece: Piece
+    start: float
+    """s, a bar line."""
+    seconds: float
+    target: str
+    """The role of the part that is to be played anew."""
+
+    @property
+    def pulse(self) -> tuple[float, float]:
+        """Beats a minute as most would count them, and seconds to the first one."""
+        tempo = beats.counted(self.piece.tempo)
+        # a slower count keeps the beats that fall on bar lines
+        return tempo, -self.start % (60 / tempo)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The chord at the beginning of each bar."""
+        bar = 60 / self.piece.tempo * self.piece.beats_per_bar
+        found = []
+        for place in range(max(1, round(self.seconds / bar + 0.49))):
+            at = self.start + (place + 0.01) * bar
+            found += [name for begin, end, name in self.piece.chords if begin <= at < end][:1]
+        return tuple(found)
+
+    @property
+    def tune(self) -> list[tuple[float, float, int]]:
+        """Notes of the melody (s from the beginning, s, MIDI)."""
+        end = self.start + self.seconds
+        return [(onset - self.start, length, pitch) for onset, length, pitch in self.piece.melody
+                if onset + length > self.start and onset < end]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Case:
-    """An excerpt of a held-out piece with its parts, one of which is to be played anew."""
+    """An excerpt with the sound of its parts."""
 
-    piece: Piece
-    start: float
+    excerpt: Excerpt
     parts: Mapping[str, Tensor]
-    """Role -> true stem [T]."""
-    target: str
-    rate: int
+    """Role -> true stem [T] at 32 kHz."""
+
+    @property
+    def true(self) -> Tensor:
+        """The part that is asked for, [T]."""
+        return self.parts[self.excerpt.target]
 
     @property
     def context(self) -> dict[str, Tensor]:
         """The parts that are given."""
-        return {role: wav for role, wav in self.parts.items() if role != self.target}
+        return {role: wav for role, wav in self.parts.items() if role != self.excerpt.target}
 
     @property
     def mix(self) -> Tensor:
         """Everything together, [T]."""
         return torch.stack(list(self.parts.values())).sum(0)
 
-    @property
-    def beats(self) -> list[float]:
-        """Beats by the score, s from the excerpt's beginning."""
-        period, seconds = 60.0 / self.piece.tempo, self.mix.shape[-1] / self.rate
-        first = -self.start % period
-        return [first + count * period for count in range(int((seconds - first) / period) + 1)]
 
+def excerpts(pieces: Sequence[Piece], count: int, seconds: float) -> list[Excerpt]:
+    """The first ``count`` pieces that have a part to ask for beside others, or as many as there are; parts take turns.
 
-def cases(pieces: Sequence[Piece], count: int, seconds: float, rate: int, soundfont: str | None = None) -> list[Case]:
-    """The first ``count`` pieces that have a part to ask for beside others; parts take turns.
-
-    Raises ValueError when there are too few.
+    Raises ValueError when there are fewer than two.
     """
-    found: list[Case] = []
+    found = []
     for piece in pieces:
-        if len(found) == count:
-            break
         start = busiest(piece, seconds)
-        parts = _excerpt(piece, start, seconds, rate, soundfont)
-        able = [role for role in WANTED if role in parts]
-        if len(parts) < 2 or not able:
-            continue
-        target = random.Random(f"part {piece.id}").choice(able)
-        found.append(Case(piece, start, parts, target, rate))
-    if len(found) < count:
-        raise ValueError(f"only {len(found)} pieces have parts to ask for, {count} are wanted: render more test pieces")
+        heard = window(piece, start, seconds).stems
+        able = sorted({stem.role for stem in heard if stem.role in WANTED and len(stem.notes) >= _NOTES})
+        if len(found) < count and able and len(heard) > 1:
+            target = random.Random(f"part {piece.id}").choice(able)
+            found.append(Excerpt(piece, start, seconds, target))
+    if len(found) < 2:
+        raise ValueError(f"{len(found)} of {len(pieces)} pieces have parts to ask for: render more test pieces")
     return found
 
 
-def _excerpt(piece: Piece, start: float, seconds: float, rate: int, soundfont: str | None) -> dict[str, Tensor]:
-    rendered = audio_of.render_piece(piece, rate, soundfont)
-    first, length = round(start * rate), round(seconds * rate)
+def render(excerpt: Excerpt, soundfont: str | None = None) -> Case:
+    """Play the parts of an excerpt; those that are far below the loudest are left out."""
+    before = min(excerpt.start, _BEFORE)
+    played = window(excerpt.piece, excerpt.start, excerpt.seconds, before)
+    first, length = round(before * RATE), round(excerpt.seconds * RATE)
     parts: dict[str, Tensor] = {}
-    for name, wav in rendered.items():
+    for name, wav in audio_of.render_piece(played, RATE, soundfont).items():
         role = name if name in ROLES else "other"
         cut = wav.mean(0)[first : first + length]
         parts[role] = parts[role] + cut if role in parts else cut
-    loudest = max(float(wav.square().sum()) for wav in parts.values())
-    return {role: wav for role, wav in parts.items() if float(wav.square().sum()) > loudest * 10 ** (_ABSENT / 10)}
+    least = max(float(wav.square().sum()) for wav in parts.values()) * 10 ** (_ABSENT / 10)
+    target = excerpt.target
+    return Case(
+        excerpt, {role: wav for role, wav in parts.items() if role == target or float(wav.square().sum()) > least}
+    )
 
 
-def measure(
-    studio: Studio, found: Sequence[Case], guidance: float = 3.0, said: Callable[[str], None] | None = None,
-    shuffles: int = 10_000,
-) -> dict[str, Any]:  # fmt: skip
-    """All rows over the cases: parts to clean and to separated stems, tunes with chords."""
-    say = said or (lambda _: None)
-    codec = studio.codec
-    through = partial(_through, codec, studio.lm.config.books)
-    clean, mixed, tunes = [], [], []
-    for number, case in enumerate(found):
-        say(f"{number + 1} of {len(found)}: {case.target} of {case.piece.id}")
-        request = Request(
-            genre=case.piece.genre, seed=number, guidance=guidance, duration=case.mix.shape[-1] / case.rate
-        )
-        clean.append(_added(studio, case, case.context, request))
-        mixed.append(_added(studio, case, _separated(case), request))
-        tunes.append(_played(studio, case, request))
-    true = [through(case.parts[case.target], case.rate) for case in found]
-    whole = [through(case.mix, case.rate) for case in found]
-    return {
-        "count": len(found), "seconds": found[0].mix.shape[-1] / found[0].rate,
-        "parts": {
-            "ours": _fits(found, clean, shuffles), "through the codec": _fits(found, true, shuffles),
-            "separated context": _fits(found, mixed, shuffles),
-        },
-        "tunes": {"ours": _tunes(found, tunes, shuffles), "through the codec": _tunes(found, whole, shuffles)},
-        "targets": {role: sum(case.target == role for case in found) for role in WANTED},
-    }  # fmt: skip
+def play_parts(studio: Studio, case: Case, seed: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """What is judged of a case, and how it is made, [T]: context, true part, it through the codec, and two of ours.
+
+    ``clean`` was made beside true stems, ``apart`` beside what our separator finds of them in the whole mix: with
+    traces in it of the very part that is asked for, by which a model that copies would give itself away.
+    """
+    request = Request(genre=case.excerpt.piece.genre, seed=seed)
+    yield "context", lambda: torch.stack(list(case.context.values())).sum(0)
+    yield "true", lambda: case.true
+    yield "codec", lambda: _through(studio, case.true)
+    yield "clean", lambda: _added(studio, case, case.context, request)
+    yield "apart", lambda: _added(studio, case, separated(case), request)
 
 
-def _added(studio: Studio, case: Case, given: Mapping[str, Tensor], request: Request) -> Tensor:
-    stems_given = {role: Audio(wav[None], case.rate) for role, wav in given.items()}
-    return accompany(studio, stems_given, [case.target], request).added[case.target][0]
+def play_tune(studio: Studio, case: Case, seed: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """A mix that is to have a case's tune and chords, [T]: the true one, it through the codec, and ours."""
+    yield "true", lambda: case.mix
+    yield "codec", lambda: _through(studio, case.mix)
+    yield "ours", lambda: _played(studio, case, seed)
 
 
-def _separated(case: Case) -> dict[str, Tensor]:
-    """The context as a separator finds it in the whole mix: with what the target left in it."""
-    made = separate(case.mix[None], case.rate)
-    gone = case.target if case.target in made else "other"
+def separated(case: Case) -> dict[str, Tensor]:
+    """The context as a separator finds it in the whole mix."""
+    made = separate(case.mix[None], RATE)
+    gone = case.excerpt.target if case.excerpt.target in made else "other"
     return {role: wav.mean(0) for role, wav in made.items() if role != gone}
 
 
-def _played(studio: Studio, case: Case, request: Request) -> Tensor:
-    """A mix that is to have the piece's tune and chords."""
-    from dataclasses import replace
-
-    frames = round(request.duration * studio.codec.frame_rate)
-    rows = torch.zeros(frames, 12)
-    for onset, length, pitch in case.piece.melody:
-        first, last = ((time - case.start) * studio.codec.frame_rate for time in (onset, onset + length))
-        rows[max(0, round(first)) : max(0, round(last)), pitch % 12] = 1.0
-    made = generate(studio, replace(request, tempo=case.piece.tempo, key=case.piece.key), melody=rows)
-    return audio.resample(made.wav.mean(0, keepdim=True), made.rate, case.rate)[0, : case.mix.shape[-1]]
+def _added(studio: Studio, case: Case, given: Mapping[str, Tensor], request: Request) -> Tensor:
+    stems_given = {role: Audio(wav[None], RATE) for role, wav in given.items()}
+    return accompany(studio, stems_given, [case.excerpt.target], request).added[case.excerpt.target][0]
 
 
-def _through(codec: Any, books: int, wav: Tensor, rate: int) -> Tensor:
-    inside = audio.resample(wav[None], rate, codec.rate)
-    with torch.no_grad():
-        out = codec.decode(codec.encode(inside.expand(codec.channels, -1)[None], books=books))[0].mean(0, keepdim=True)
-    return audio.resample(out, codec.rate, rate)[0, : wav.shape[-1]]
+def _played(studio: Studio, case: Case, seed: int) -> Tensor:
+    excerpt = case.excerpt
+    piece, rate = excerpt.piece, studio.codec.frame_rate
+    rows = torch.zeros(round(excerpt.seconds * rate), 12)
+    for onset, length, pitch in excerpt.tune:
+        rows[max(0, round(onset * rate)) : max(0, round((onset + length) * rate)), pitch % 12] = 1.0
+    request = Request(
+        genre=piece.genre, tempo=piece.tempo, key=piece.key, beats_per_bar=piece.beats_per_bar, chords=excerpt.asked,
+        duration=excerpt.seconds, seed=seed,
+    )  # fmt: skip
+    made = generate(studio, request, melody=rows)
+    return audio.resample(made.wav.mean(0, keepdim=True), made.rate, RATE)[0]
 
 
-def _fits(found: Sequence[Case], parts: Sequence[Tensor], shuffles: int) -> dict[str, Any]:
-    heard = [beats.beats(wav, found[0].rate) for wav in parts]
-    table = [[beats.beat_f1(case.beats, one, skip=1.0).f1 for case in found] for one in heard]
-    rows = {"beat F1": _row(table, shuffles)}
-    contexts = [torch.stack(list(case.context.values())).sum(0) for case in found]
-    size = min(min(len(wav) for wav in contexts), min(len(wav) for wav in parts))
-    for name, one in stems.adherence_test(
-        [wav[:size] for wav in contexts], [wav[:size] for wav in parts], found[0].rate, shuffles
-    ).items():  # fmt: skip
-        rows[name] = _plain(one)
-    pitched = [place for place, case in enumerate(found) if case.target != "drums"]
-    if len(pitched) > 1:
-        keys = [tonality.key(parts[place], found[0].rate).name for place in pitched]
-        scores = [[tonality.mirex_score(name, found[place].piece.key) for place in pitched] for name in keys]
-        rows["key, MIREX weighted"] = _row(scores, shuffles)
-    return rows
+def _through(studio: Studio, wav: Tensor) -> Tensor:
+    codec = studio.codec
+    inside = audio.resample(wav[None], RATE, codec.rate).expand(codec.channels, -1)
+    heard = through_codec(codec, inside, studio.lm.config.books)[0].mean(0, keepdim=True)
+    return audio.resample(heard, codec.rate, RATE)[0, : wav.shape[-1]]
 
 
-def _tunes(found: Sequence[Case], mixes: Sequence[Tensor], shuffles: int) -> dict[str, Any]:
-    seconds = found[0].mix.shape[-1] / found[0].rate
-    written = [
-        melody.from_notes([(onset - case.start, length, pitch) for onset, length, pitch in case.piece.melody
-                           if onset + length > case.start and onset < case.start + seconds], seconds)
-        for case in found
-    ]  # fmt: skip
-    sung = [place for place, row in enumerate(written) if bool((~row.isnan()).any())]
-    tracks = [melody.track(mixes[place], found[0].rate) for place in sung]
-    rows = {}
-    if len(sung) > 1:
-        table = [[melody.adherence(written[place], track).score for place in sung] for track in tracks]
-        rows["melody"] = _row(table, shuffles)
-    spans = [chords.chords(wav, found[0].rate) for wav in mixes]
-    names = [_spans(case, seconds) for case in found]
-    rows["chords, majmin"] = _row([[chords.majmin_accuracy(ref, est) for ref in names] for est in spans], shuffles)
-    return rows
-
-
-def _spans(case: Case, seconds: float) -> list[tuple[float, float, str]]:
-    rows = harte(case.piece, case.start + seconds)
-    moved = [(max(0.0, a - case.start), b - case.start, name) for a, b, name in rows if b > case.start]
-    return [row for row in moved if row[1] > row[0]]
-
-
-def _row(table: list[list[float]], shuffles: int) -> dict[str, float]:
-    return _plain(matching_test(torch.tensor(table, dtype=torch.float64), shuffles=shuffles))
-
-
-def _plain(one: Any) -> dict[str, float]:
+def hear_part(wav: Tensor) -> Heard:
+    """What is kept of a part or of a context [T]."""
+    heard = stems.listen(wav, RATE)
     return {
-        "mean": round(one.matched.mean, 4), "low": round(one.matched.low, 4), "high": round(one.matched.high, 4),
-        "shuffled": round(one.shuffled, 4), "p": one.p,
+        "onsets": heard.onsets, "beats": heard.beats, "key": tonality.key(wav, RATE).name,
+        "envelope": [round(value, 4) for value in heard.envelope.tolist()],
+        "chroma": [[round(value, 5) for value in row] for row in heard.chroma.tolist()],
     }  # fmt: skip
 
 
-def section(found: Mapping[str, Any]) -> list[str]:
-    """The figures as lines of Markdown."""
-    targets = ", ".join(f"{role} {count}" for role, count in found["targets"].items() if count)
-    lines = [
-        "## Parts to given stems", "",
-        f"{found['count']} held-out pieces, {found['seconds']:g} s of each; one part is played anew to all others "
-        f"({targets}). Beat F1: beats of the part alone against the score's, 70 ms. Shuffled: against another "
-        "piece. The last rows hear the others as our separator finds them in the whole mix.", "",
-        "| measured | of | mean | 95 % interval | shuffled | p |", "|---|---|--:|---|--:|--:|",
-    ]  # fmt: skip
-    for who, rows in found["parts"].items():
-        lines += [_line(name, who, row) for name, row in rows.items()]
-    clean, apart = (found["parts"][who]["beat F1"]["mean"] for who in ("ours", "separated context"))
-    change = 100 * (apart / max(clean, 1e-9) - 1)
-    lines += ["", f"Separated instead of clean stems change the beat F1 by {change:+.1f} %.", ""]
-    lines += ["## Tunes and chords", "", "Mixes made from the tune and labels of the same pieces.", "",
-              "| measured | of | mean | 95 % interval | shuffled | p |", "|---|---|--:|---|--:|--:|"]  # fmt: skip
-    for who, rows in found["tunes"].items():
-        lines += [_line(name, who, row) for name, row in rows.items()]
-    return lines
+def hear_tune(wav: Tensor) -> Heard:
+    """What is kept of a mix [T]: its tune, None in rests, and its chords."""
+    track = melody.track(wav, RATE)
+    return {
+        "track": [None if value != value else value for value in track.tolist()],
+        "chords": [list(span) for span in chords.chords(wav, RATE)],
+    }
 
 
-def _line(name: str, who: str, row: Mapping[str, float]) -> str:
-    p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
-    return (
-        f"| {name} | {who} | {row['mean']:.3f} | [{row['low']:.3f}, {row['high']:.3f}] | {row['shuffled']:.3f} | {p} |"
-    )
+def tune_tables(found: Sequence[Excerpt], heard: Sequence[Mapping[str, Heard]], who: str) -> dict[str, Tensor]:
+    """Measure -> [N, N], clip by condition, of the mixes called ``who``; without clips that have no tune or triads."""
+    written = [melody.from_notes(one.tune, one.seconds) for one in found]
+    sung = [place for place, row in enumerate(written) if bool((~row.isnan()).any())]
+    tracks = [torch.tensor([float("nan") if value is None else value for value in heard[place][who]["track"]])
+              for place in sung]  # fmt: skip
+    tables = {"melody": [[melody.adherence(written[place], one).score for place in sung] for one in tracks]}
+    # the truth has its own chords, and may change them within a bar
+    names = [_asked(one) if who == "ours" else _spans(one) for one in found]
+    told = [place for place, row in enumerate(names) if any(name in chords.LABELS for *_, name in row)]
+    spans = [[(float(a), float(b), str(name)) for a, b, name in heard[place][who]["chords"]] for place in told]
+    tables["chords, share of time"] = [[chords.majmin_accuracy(names[place], one) for place in told] for one in spans]
+    return {name: torch.tensor(rows, dtype=torch.float64) for name, rows in tables.items() if len(rows) > 1}
+
+
+def _asked(one: Excerpt) -> list[chords.Span]:
+    from dataclasses import replace
+
+    bar = 60 / one.piece.tempo * one.piece.beats_per_bar
+    laid = tuple((a, b, name) for a, b, name in lay_out(one.asked, bar, one.seconds) if a < one.seconds)
+    return harte(replace(one.piece, chords=laid), one.seconds)
+
+
+def _spans(one: Excerpt) -> list[chords.Span]:
+    rows = harte(one.piece, one.start + one.seconds)
+    moved = [(max(0.0, a - one.start), b - one.start, name) for a, b, name in rows if b > one.start]
+    return [row for row in moved if row[1] > row[0]]
+
+
+def part_tables(found: Sequence[Excerpt], heard: Sequence[Mapping[str, Heard]], who: str) -> dict[str, Tensor]:
+    """Measure -> [N, N], part by condition, of the parts called ``who``."""
+    tables = {"beat F1": pulse_table(found, [row[who]["envelope"] for row in heard])}
+    free = [[beats.beat_f1(_beats(one), row[who]["beats"], skip=0.5).f1 for one in found] for row in heard]
+    tables["beat F1, tempo by the part alone"] = torch.tensor(free, dtype=torch.float64)
+    contexts, parts = ([_back(row[name]) for row in heard] for name in ("context", who))
+    fits = [[stems.compare(context, part) for context in contexts] for part in parts]
+    names = {"onset F1": "onset_f1", "onset curves, correlation": "pulse", "pitch classes, cosine": "chroma"}
+    for name, field in names.items():
+        tables[name] = torch.tensor([[getattr(one, field) for one in row] for row in fits], dtype=torch.float64)
+    pitched = [place for place, one in enumerate(found) if one.target != "drums"]
+    if len(pitched) > 1:
+        keys = {
+            "key of the score, MIREX": [found[place].piece.key for place in pitched],
+            "key heard in the context, MIREX": [heard[place]["context"]["key"] for place in pitched],
+        }
+        for name, wanted in keys.items():
+            rows = [[tonality.mirex_score(heard[place][who]["key"], key) for key in wanted] for place in pitched]
+            tables[name] = torch.tensor(rows, dtype=torch.float64)
+    return tables
+
+
+def pulse_table(found: Sequence[Excerpt], envelopes: Sequence[Sequence[float]]) -> Tensor:
+    """Beat F1 [N, N] of parts, each followed at the tempo of every excerpt in turn."""
+    length = min(len(row) for row in envelopes)
+    flux = torch.tensor([row[:length] for row in envelopes])
+    columns = []
+    for one in found:
+        tempo, first = one.pulse
+        columns.append([beats.pulse_f1(tempo, first, one.seconds, row) for row in beats.pulses(flux, tempo)])
+    return torch.tensor(columns, dtype=torch.float64).T
+
+
+def _beats(one: Excerpt) -> list[float]:
+    period = 60 / one.piece.tempo
+    first = -one.start % period
+    return [first + count * period for count in range(int((one.seconds - first) / period) + 1)]
+
+
+def _back(row: Heard) -> stems.Heard:
+    return stems.Heard(row["onsets"], torch.tensor(row["envelope"]), row["beats"], torch.tensor(row["chroma"]))

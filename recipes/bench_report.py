@@ -46,7 +46,7 @@ def adherence(found: Mapping[str, Any]) -> str:
     for name in names:
         ours, passed, plain = (rows[row][name] for row in ("ours", "codec", "plain"))
         lines.append(
-            [name, f"{ours['shuffled']:.2f}", _bounds(ours), _p(ours["p"]), _bounds(passed), _p(passed["p"]),
+            [name, f"{ours['shuffled']:.2f}", bounds(ours), p_value(ours["p"]), bounds(passed), p_value(passed["p"]),
              f"{plain['mean']:.2f}"]
         )  # fmt: skip
     header = ["measure", "shuffled prompts", "ours", "p", "true clips through the codec", "p", "true clips"]
@@ -214,7 +214,8 @@ def _head(about: Mapping[str, Any], sections: Mapping[str, Any]) -> str:
     )
 
 
-def _bounds(row: Mapping[str, float]) -> str:
+def bounds(row: Mapping[str, float]) -> str:
+    """A mean with its interval."""
     return f"**{row['mean']:.2f}** [{row['low']:.2f}, {row['high']:.2f}]"
 
 
@@ -222,5 +223,6 @@ def _triple(value: Sequence[float], digits: int = 2) -> str:
     return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """A chance, as far as it can be told from 0."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

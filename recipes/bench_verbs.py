@@ -41,23 +41,16 @@ def adherence(bench: Bench) -> dict[str, Any]:
     folder = bench.folder / "adherence"
     folder.mkdir(exist_ok=True)
     rows: dict[str, list[Heard]] = {"ours": [], "codec": [], "plain": []}
-    books = bench.studio.lm.config.books
-    for index, (piece, prompt) in enumerate(bench.prompts):
+    for index, (_, prompt) in enumerate(bench.prompts):
         place = folder / f"{index:03d}-{bench.judged_by}.json"
         if not place.is_file():
             bench.log(f"adherence: {index + 1} of {len(bench.prompts)}: {prompt.text}")
-            wav = _generated(bench, index, prompt.text)
-            true = bench.true_clip(piece)
-            passed = through_codec(bench.codec, true[None], books)[0]
-            heard = {
-                "ours": asdict(analyse(wav, bench.codec.rate, bench.judge)),
-                "codec": asdict(analyse(passed, RATE, bench.judge)),
-                "plain": asdict(analyse(true, RATE, bench.judge)),
-            }
+            clips = sounds(bench, index)
+            heard = {name: asdict(analyse(wav, rate, bench.judge)) for name, (wav, rate) in clips.items()}
             place.write_text(json.dumps(heard), encoding="utf-8")
         found = json.loads(place.read_text(encoding="utf-8"))
-        for name, clips in rows.items():
-            clips.append(Heard.from_dict(found[name]))
+        for name, clips_heard in rows.items():
+            clips_heard.append(Heard.from_dict(found[name]))
     prompts = [prompt for _, prompt in bench.prompts]
     return {
         "rows": {name: score(clips, prompts) for name, clips in rows.items()},
@@ -65,6 +58,15 @@ def adherence(bench: Bench) -> dict[str, Any]:
         "prompts": [asdict(prompt) for prompt in prompts],
         "heard": {name: [asdict(clip) for clip in clips] for name, clips in rows.items()},
     }
+
+
+def sounds(bench: Bench, index: int) -> dict[str, tuple[Tensor, int]]:
+    """What is heard for a prompt, as (wav [C, T], rate): our music, and its true clip through the codec and plain."""
+    piece, prompt = bench.prompts[index]
+    true = bench.true_clip(piece)
+    passed = through_codec(bench.codec, true[None], bench.studio.lm.config.books)[0]
+    return {"ours": (_generated(bench, index, prompt.text), bench.codec.rate), "codec": (passed, RATE),
+            "plain": (true[None], RATE)}  # fmt: skip
 
 
 def examples(bench: Bench, out: Path, count: int = 8) -> list[dict[str, str]]:
