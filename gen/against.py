@@ -149,6 +149,8 @@ def _plan(request: Request, melody: Audio | Tensor | None, stems: Mapping[str, A
     fit.check_sound(whole, rate)
     # chords that are asked for may go with a tune, not with stems, which have their own
     harmony = fit.harmony(dict(zip(stems, wavs, strict=False))) if stems else None
+    if harmony is not None and len(wavs) > len(stems):  # a tune has a key, too
+        harmony = replace(harmony, pitched=wavs[-1] if harmony.pitched is None else harmony.pitched + wavs[-1])
     found, offset, notes = fit.heard(whole, rate, request, harmony)
     given = {name: value for name, value in (("tempo", found.tempo), ("key", found.key)) if value is not None}
     # where nothing is heard, the plan's own tempo and key hold

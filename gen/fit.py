@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +25,7 @@ SHORTEST = 1.0
 #: Loudness of the music the models were trained on, LUFS: what is heard is brought there, what is played brought back.
 TRAINED = -20.0
 #: A beat or a key that is heard less clearly is not told.
-_STEADY, _CLEAR = 0.05, 0.02
+_STEADY, _CLEAR = 0.09, 0.02
 #: A stem quieter than this, dB of the whole, is not there.
 ABSENT = -45.0
 
@@ -90,15 +90,25 @@ def check_sound(wav: Tensor, rate: int) -> None:
         raise ValueError("the given music is silent: there is nothing to fit")
 
 
-def heard(whole: Tensor, rate: int, request: Request, harmony: Tensor | None = None) -> tuple[Plan, float, list[str]]:
+@dataclass(frozen=True)
+class Harmony:
+    """Those of given stems that have pitches, and those that may hold chords, each [C, T]; None: there are none."""
+
+    pitched: Tensor | None
+    chords: Tensor | None
+
+
+def heard(whole: Tensor, rate: int, request: Request, harmony: Harmony | None = None) -> tuple[Plan, float, list[str]]:
     """What is followed: what was said, except for tempo and key, which are heard in [C, T] where they can be.
 
-    harmony: what of it may hold chords, [C, T]. Chords that are heard there are followed; else those asked for, one a
-    bar from the first beat on. Returns the plan, seconds to the first beat, and notes on what was contradicted.
+    harmony: where keys and chords are heard, if that is known: drums have neither. Chords that are heard are followed;
+    else those asked for, one a bar from the first beat on. Returns the plan, seconds to the first beat, and notes on
+    what was contradicted.
     """
     plan = resolve_continuation(replace(request, chords=()))
     notes = list(plan.notes)
-    beat, key = listen.beat(whole, rate), listen.key(whole, rate)
+    pitched = whole if harmony is None else harmony.pitched
+    beat, key = listen.beat(whole, rate), None if pitched is None else listen.key(pitched, rate)
     if beat is not None and plan.tempo is not None and _same(beat.tempo, plan.tempo):
         # the same beat, counted as the person counts it
         beat = listen.beat(whole, rate, _nearest(beat.tempo, plan.tempo))
@@ -115,9 +125,9 @@ def heard(whole: Tensor, rate: int, request: Request, harmony: Tensor | None = N
     elif beat is None:
         notes.append("neither a steady beat nor a key is heard in what is given: the rest of its sound is followed")
     offset = 0.0 if beat is None else beat.offset
-    if harmony is not None:
+    if harmony is not None and harmony.chords is not None:
         times = None if beat is None else (beat.tempo, offset)
-        plan = replace(plan, chords=listen_chords.chords(harmony, rate, times, plan.key) or None)
+        plan = replace(plan, chords=listen_chords.chords(harmony.chords, rate, times, plan.key) or None)
     if request.chords and plan.chords:
         notes.append("chords are heard in the given music: those asked for are not followed")
     elif request.chords and plan.tempo is not None:
@@ -130,11 +140,12 @@ def heard(whole: Tensor, rate: int, request: Request, harmony: Tensor | None = N
     return plan, offset, notes
 
 
-def harmony(stems: Mapping[str, Tensor]) -> Tensor | None:
-    """What of stems [C, T] may hold chords: everything but drums; None where that is no more than a bass."""
+def harmony(stems: Mapping[str, Tensor]) -> Harmony:
+    """What of stems [C, T] has pitches: everything but drums; it may hold chords where it is more than a bass."""
     quiet = absent(stems)
     parts = {role: wav for role, wav in stems.items() if role not in ("drums", "residual") and role not in quiet}
-    return torch.stack(list(parts.values())).sum(0) if parts.keys() - {"bass"} else None
+    pitched = torch.stack(list(parts.values())).sum(0) if parts else None
+    return Harmony(pitched, pitched if parts.keys() - {"bass"} else None)
 
 
 def _nearest(heard: float, wished: float) -> float:
