@@ -24,6 +24,7 @@ from ..lm.sample import sample
 from . import fit
 from .generate import FADES, Progress, decode, fade
 from .request import Plan, Request, RequestError
+from .verbs import lacks
 
 if TYPE_CHECKING:
     from .load import Studio
@@ -110,7 +111,7 @@ def check(studio: Studio, roles: Sequence[str]) -> None:
     check_parts(roles)
     targets = getattr(studio.lm.config, "targets", 0)
     if not targets:
-        raise RequestError(f"{studio.name} plays all instruments together and cannot add a part of its own")
+        raise lacks(studio, "plays all instruments together and cannot add a part of its own")
     fit.check_roles(roles, ROLES[1:targets], "part")
 
 

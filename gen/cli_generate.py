@@ -94,11 +94,9 @@ def run_generate(args: argparse.Namespace) -> None:
     targets = checked_targets(name, args.count, args.json)
     given = _given(args)
     studio = studio_of(args)
-    if targets == ["-"] and _plays(studio):
+    if targets == ["-"]:
         _play(args, studio, requests[0], given)
         return
-    if args.endless:
-        raise RequestError(f"{args.model} cannot play endlessly: give a duration")
     reports = []
     with delivered(targets) as paths:
         for index, (one, path) in enumerate(zip(requests, paths, strict=True)):
@@ -107,26 +105,15 @@ def run_generate(args: argparse.Namespace) -> None:
     print_json(args, reports)
 
 
-def _plays(studio: Studio) -> bool:
-    from .musicgen import MusicGenStudio
-
-    return not isinstance(studio, MusicGenStudio)
-
-
 def _play(args: argparse.Namespace, studio: Studio, request: Request, given: _Given) -> None:
     """The music as WAV on standard output while it is made."""
-    from .against_stream import AgainstPlayer
-    from .stream import Player, wave_header, wave_samples
+    from .stream import play, wave_header, wave_samples
 
     began = time.perf_counter()
-    seconds = None if args.endless else request.duration
-    if given.melody is None and not given.stems:
-        player = Player(studio, request, seconds)
-    else:
-        player = AgainstPlayer(studio, request, seconds, melody=given.melody, stems=given.stems)
+    player = play(studio, request, None if args.endless else request.duration, melody=given.melody, stems=given.stems)
     out, heard, first = sys.stdout.buffer, 0, 0.0
     samples = None if args.endless else round(request.duration * player.rate)
-    out.write(wave_header(player.rate, studio.codec.channels, samples))
+    out.write(wave_header(player.rate, player.channels, samples))
     for block in player:
         out.write(wave_samples(block.wav))
         out.flush()

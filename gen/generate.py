@@ -13,7 +13,8 @@ from torch import Tensor
 from ..codec import audio
 from ..codec.audio import Audio
 from ..lm.sample import sample
-from .request import Plan, Request, RequestError, resolve
+from .request import Plan, Request, resolve
+from .verbs import lacks
 
 if TYPE_CHECKING:
     from ..codec.contract import Codec
@@ -71,8 +72,8 @@ def generate(
     from . import against, musicgen
 
     if isinstance(studio, musicgen.MusicGenStudio):
-        if stems or isinstance(melody, Tensor):
-            raise RequestError(f"{studio.name} hears no stems, and melodies as sound only")
+        if stems:
+            raise lacks(studio, "hears no stems")
         return musicgen.generate(studio, request, progress, melody)
     if melody is not None or stems:
         return against.generate(studio, request, melody=melody, stems=stems, progress=progress)

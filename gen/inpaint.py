@@ -22,6 +22,7 @@ from ..lm.sample import stream
 from . import fit
 from .generate import Music, Progress, decode
 from .request import DURATION_LIMITS, Request, RequestError
+from .verbs import lacks
 
 if TYPE_CHECKING:
     from .load import Studio
@@ -68,7 +69,7 @@ def inpaint(
 def check(studio: Studio) -> None:
     """Raise RequestError unless the model hears what follows."""
     if not getattr(studio.lm.config, "targets", 0):
-        raise RequestError(f"{studio.name} cannot hear what follows: it can only continue music")
+        raise lacks(studio, "cannot hear what follows")
 
 
 def check_stretch(start: float, end: float, seconds: float = math.inf) -> None:

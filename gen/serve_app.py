@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..lm import vocab
 from . import serve_work as work
-from .request import RequestError
+from .request import Request, RequestError
 from .serve_http import Guard, answer, events, zipped
 from .serve_jobs import Job, Outcome, Refused, Store, Work
 from .serve_upload import BadUpload, Form, patient, receive
@@ -67,7 +67,7 @@ class Site:
         kind = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             given = json_of(await self._body(asked))
-            request = request_of(given, self.limits, new=True)
+            request = self._request(given, new=True)
             job = self.store.open("generate")
             self.store.submit(job, work.generating(request, self.limits))
             return self._accepted(asked, job)
@@ -77,7 +77,7 @@ class Site:
             raise RequestError(f"{Path(self.tools.studio.name).name} takes no melody: send JSON")
 
         def make(form: Form) -> Work:
-            return work.generating(request_of(form.fields, self.limits, new=True), self.limits, melody=True)
+            return work.generating(self._request(form.fields, new=True), self.limits, melody=True)
 
         return await self._sent(asked, "generate", make)
 
@@ -85,7 +85,7 @@ class Site:
         """A form with a file, and what should follow."""
 
         def make(form: Form) -> Work:
-            return work.extending(request_of(form.fields, self.limits, new=False), self.limits)
+            return work.extending(self._request(form.fields, new=False), self.limits)
 
         return await self._sent(asked, "extend", make)
 
@@ -118,6 +118,9 @@ class Site:
             return work.accompanying(request, parts, method, self.limits)
 
         return await self._sent(asked, "accompany", make)
+
+    def _request(self, given: Mapping[str, Any], new: bool) -> Request:
+        return work.check(self.tools.studio, request_of(given, self.limits, new))
 
     def _method(self, fields: dict[str, str]) -> str | None:
         """The separator that was asked for: one of a fixed list, never a place on this machine."""

@@ -70,6 +70,10 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
 }  # fmt: skip
 
 
+#: All of them.
+NAMES = tuple(_FIELDS)
+
+
 def request_of(given: Mapping[str, Any], limits: Limits, new: bool) -> Request:
     """A request with its seed; fields that are empty count as left out. ``new``: nothing is given to go on from.
 

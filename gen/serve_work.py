@@ -62,17 +62,29 @@ def methods(separator: str) -> list[str]:
 
 
 def abilities(studio: Studio) -> dict[str, Any]:
-    """What a model can do: the verbs, whether it hears a melody, and the parts it can add."""
+    """What a model can do: the verbs, the wishes it takes, whether it hears a melody, and the parts it can add."""
     from ..lm.condition import ROLES
     from .musicgen import MusicGenStudio
+    from .serve_wishes import NAMES
+    from .verbs import DEAF
 
     official = isinstance(studio, MusicGenStudio)
     targets = 0 if official else getattr(studio.lm.config, "targets", 0)
     return {
         "can": ["generate", "extend", "separate", *(["accompany"] if targets else [])],
+        "wishes": [name for name in NAMES if not official or name not in (*DEAF, "nested")],
         "melody": bool(getattr(studio.lm.config, "melody", False)) if official else bool(targets),
         "parts": list(ROLES[1:targets]) if targets else [],
     }
+
+
+def check(studio: Studio, request: Request) -> Request:
+    """The request, if the model takes every wish in it. Raises RequestError."""
+    from .musicgen import MusicGenStudio, plan_of
+
+    if isinstance(studio, MusicGenStudio):
+        plan_of(request)
+    return request
 
 
 def generating(request: Request, limits: Limits, melody: bool = False) -> Work:

@@ -15,7 +15,7 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -249,18 +249,21 @@ class Player(Playing):
 
 def play(
     studio: Studio, request: Request, seconds: float | None = None, gain: float = 0.0,
-    melody: Audio | Tensor | None = None,
+    melody: Audio | Tensor | None = None, stems: Mapping[str, Audio] | None = None,
 ) -> Playing:  # fmt: skip
-    """A player for any model; ``melody`` is for MusicGen's melody models. Raises RequestError for what cannot be."""
+    """The player for a model and what is given. Raises RequestError for what it does not hear."""
+    from .against_stream import AgainstPlayer
     from .musicgen import MusicGenStudio
+    from .musicgen_stream import MusicGenPlayer
+    from .verbs import lacks
 
     if isinstance(studio, MusicGenStudio):
-        from .musicgen_stream import MusicGenPlayer
-
+        if stems:
+            raise lacks(studio, "hears no stems")
         return MusicGenPlayer(studio, request, seconds, gain, melody=melody)
-    if melody is not None:
-        raise RequestError(f"{studio.name} follows no melody while it plays: generate(melody=...) makes it whole")
-    return Player(studio, request, seconds, gain)
+    if melody is None and not stems:
+        return Player(studio, request, seconds, gain)
+    return AgainstPlayer(studio, request, seconds, gain, melody=melody, stems=stems)
 
 
 def soft(wav: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ $("record").addEventListener("click", async () => {
 function fields() {
   const found = {};
   for (const part of form.querySelectorAll("[name]")) {
-    if (part.closest("[data-for][hidden]")) { continue; }
+    if (part.closest("[hidden]")) { continue; }
     const value = part.type === "checkbox" ? (part.checked ? "true" : "") : part.value.trim();
     if (value) { found[part.name] = value; }
   }
@@ -355,6 +355,10 @@ async function begin() {
   $("duration").max = about.limits.seconds;
   $("tab-accompany").hidden = !about.can.includes("accompany");
   $("parts").querySelector("div").append(...about.parts.map((part) => make("label", {}, make("input", { type: "checkbox", value: part }), part)));
+  for (const wish of document.querySelectorAll("details [name]")) {
+    // a wish the model has no ear for
+    wish.closest("label").hidden = !about.wishes.includes(wish.name);
+  }
   $("record").hidden = !possible();
   $("model").textContent = `Music from a sentence, on this machine. Model: ${about.model.name}, ${about.model.rate / 1000} kHz; up to ${clock(about.limits.seconds)} at once.`;
   show("generate");

@@ -86,6 +86,9 @@ def build(melody: bool = False, channels: int = 1, width: int = 32, text_width: 
                     weight.normal_(std=0.3)  # the library starts them at zero, which would hide mistakes
                 else:
                     weight.normal_(std=1.5 * weight.shape[1] ** -0.5)
+        for name, codewords in whole.audio_encoder.named_buffers():
+            if name.endswith("codebook.embed"):
+                codewords.normal_()  # the library starts them at zero too: all tokens would sound alike
     whole.generation_config.decoder_start_token_id = CARD
     whole.generation_config.pad_token_id = whole.generation_config.bos_token_id = CARD
     whole.generation_config.guidance_scale = None
