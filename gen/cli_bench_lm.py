@@ -16,16 +16,17 @@ _EXAMPLES = """examples:
   descant bench lm --only shape --contexts 100 1450 --steps 20 --json
   descant bench lm --only endless --minutes 10 -o docs/benchmarks
   descant bench lm --only realtime -o docs/benchmarks
+  descant bench lm --only first -o docs/benchmarks
   descant bench lm --device cuda -o docs/benchmarks
 
-Everything runs on one thread and is measured in the process's CPU time, save two sections that are measured on the
-clock: 'realtime', on one thread and on two, and 'gpu', which needs a CUDA device. 'shape' and 'gpu' compare with
-transformers (pip install 'descant[hub]') on weights of MusicGen-small's size, 4 GB of memory; --alone leaves that
-library out.
+Everything runs on one thread and is measured in the process's CPU time, save three sections that are measured on the
+clock: 'realtime', on one thread and on two, 'first', on two, and 'gpu', which needs a CUDA device. 'shape' and 'gpu'
+compare with transformers (pip install 'descant[hub]') on weights of MusicGen-small's size, 4 GB of memory; --alone
+leaves that library out.
 With --only, the other sections of the report in the folder are kept. About ten minutes of one core in all.
 """
 _Commands = argparse._SubParsersAction
-_SECTIONS = ("machine", "shape", "realtime", "embedded", "int8", "endless", "gpu")
+_SECTIONS = ("machine", "shape", "realtime", "first", "embedded", "int8", "endless", "gpu")
 
 
 def add_lm(kinds: _Commands[Any]) -> None:

@@ -1,9 +1,10 @@
 """``descant bench lm``: how fast language models decode on this machine, mostly on one thread and in CPU time.
 
 Sections: ``machine`` (the bandwidth of memory, which bounds a step), ``shape`` (a MusicGen-shaped decoder against the
-transformers library in the same process), ``realtime`` (does it keep up with its music, on the clock), ``embedded``
-(the model in the package, codec included), ``int8`` (what 8 bits cost on held-out tokens), ``endless`` (memory and step
-time of music without end) and ``gpu`` (decoding and training on a CUDA device, where there is one).
+transformers library in the same process), ``realtime`` (does it keep up with its music, on the clock), ``first`` (how
+soon something sounds, on the clock), ``embedded`` (the model in the package, codec included), ``int8`` (what 8 bits
+cost on held-out tokens), ``endless`` (memory and step time of music without end) and ``gpu`` (decoding and training on
+a CUDA device, where there is one).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from ..eval.metric import write_whole
-from . import bench_lm_embedded, bench_lm_endless, bench_lm_gpu, bench_lm_realtime, bench_lm_shape
+from . import bench_lm_embedded, bench_lm_endless, bench_lm_first, bench_lm_gpu, bench_lm_realtime, bench_lm_shape
 from .bench_lm_gpu import GpuRun
 from .bench_lm_gpu_page import gpu_part
 from .bench_lm_realtime import RealtimeRun
@@ -27,7 +28,7 @@ from .bench_lm_shape import ShapeRun, fastest
 from .bench_report import table
 
 #: What can be measured, in the order of the page.
-SECTIONS: tuple[str, ...] = ("machine", "shape", "realtime", "embedded", "int8", "endless", "gpu")
+SECTIONS: tuple[str, ...] = ("machine", "shape", "realtime", "first", "embedded", "int8", "endless", "gpu")
 Say = Callable[[str], None]
 
 
@@ -73,6 +74,7 @@ def report(run: SpeedRun, say: Say | None = None, command: str = "descant bench 
         "machine": lambda: _machine(said),
         "shape": lambda: bench_lm_shape.measure(run.shape, said),
         "realtime": lambda: bench_lm_realtime.measure(run.realtime, said),
+        "first": lambda: bench_lm_first.measure(run.model, said),
         "gpu": lambda: bench_lm_gpu.measure(run.gpu, said),
     }
     if studio is not None:
@@ -125,8 +127,8 @@ def markdown(whole: Mapping[str, Any]) -> str:
     ]
     found = {name: section["found"] for name, section in sections.items()}
     makers = {
-        "machine": _machine_part, "realtime": bench_lm_realtime.page, "embedded": _embedded_part, "int8": _int8_part,
-        "endless": _endless_part, "gpu": gpu_part,
+        "machine": _machine_part, "realtime": bench_lm_realtime.page, "first": bench_lm_first.page,
+        "embedded": _embedded_part, "int8": _int8_part, "endless": _endless_part, "gpu": gpu_part,
     }  # fmt: skip
     for name, section in sections.items():
         rate = found.get("machine", {}).get("bandwidth")

@@ -12,7 +12,7 @@ from descant.gen.load import Studio
 from descant.gen.load import load as load_studio
 from descant.lm.model import LMConfig
 from descant.lm.musicgen_config import MusicGenConfig
-from descant.recipes import bench_lm_embedded, bench_lm_endless, bench_lm_shape, bench_lm_speed
+from descant.recipes import bench_lm_embedded, bench_lm_endless, bench_lm_first, bench_lm_shape, bench_lm_speed
 from descant.recipes.bench_lm_endless import drift
 from descant.recipes.bench_lm_gpu import GpuRun, Training
 from descant.recipes.bench_lm_gpu import measure as on_device
@@ -22,6 +22,8 @@ from descant.recipes.bench_lm_realtime import measure as in_time
 from descant.recipes.bench_lm_realtime import page as in_time_page
 from descant.recipes.bench_lm_shape import ShapeRun
 from descant.recipes.bench_lm_speed import SpeedRun, chosen, report, write
+
+from ..gen.made import able
 
 TINY = ShapeRun(
     contexts=(3, 70), steps=2, text=3,
@@ -138,7 +140,7 @@ def test_wrong_settings_say_what_is_allowed() -> None:
         SpeedRun(minutes=0.0)
     with pytest.raises(ValueError, match="at least one step"):
         ShapeRun(steps=0)
-    assert chosen(None, None) == ("machine", "shape", "realtime", "embedded", "endless", "gpu")
+    assert chosen(None, None) == ("machine", "shape", "realtime", "first", "embedded", "endless", "gpu")
     assert chosen(None, "x")[4] == "int8" and chosen(["shape"], "x", "cuda") == ("shape",)
     assert chosen(None, None, "cuda") == ("gpu",)
 
@@ -219,3 +221,24 @@ def test_in_time_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "everything else" not in in_time_page({**found, "rows": [{**one, "parts": {}}]})
     with pytest.raises(ValueError, match="a frame of each"):
         RealtimeRun(prompt=0.0)
+
+
+def test_the_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = able(books=2)
+    monkeypatch.setattr(bench_lm_first, "load", lambda model, threads: made)
+    monkeypatch.setattr(bench_lm_first, "SENTENCE", None)
+    monkeypatch.setattr(bench_lm_first, "_process", lambda model: 1.5)
+    found = bench_lm_first.measure("made", lambda _: None, times=2, seconds=2.0)
+    # of one model, so exactly the same tokens: what is left is the order of sums
+    assert 0 <= found["whole"] <= 1e-5
+    assert 0 < found["loaded_s"] <= found["worst_s"] and found["block_s"] > 0 and found["process_s"] == 1.5
+    assert found["part"]["x"] == pytest.approx(2.0 / found["part"]["s"])
+    text = bench_lm_first.page(found)
+    assert "times real time" in text and "| 1.50 s |" in text
+    assert "of bass" not in bench_lm_first.page({**found, "part": None})
+
+
+def test_the_first_sample_of_a_process() -> None:
+    assert bench_lm_first._process("embedded") > 0
+    with pytest.raises(RuntimeError, match="ended with"):
+        bench_lm_first._process("no such model")
