@@ -12,7 +12,11 @@ from ..lm.condition import ROLES
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (role, re.compile(words))
     for role, words in (
-        ("drums", r"percussi(on|ve)\b(?<!chromatic percussion)|cymbal|timpani|tambourine|shaker|beatbox"),
+        (
+            "drums",
+            r"percussi(on|ve)\b(?<!chromatic percussion)|cymbal|timpani|tambourine|shaker|beatbox"
+            r"|\bkick|snare|\bhi ?hats?\b|\btoms?\b|overheads?\b",
+        ),
         ("lead", r"\bsynth lead|foreground|melody|\bcent(re|er)\b"),
         ("pad", r"\bpads?\b"),
         ("mallets", r"chromatic percussion|vibraphone|marimba|xylophone|glockenspiel|bells?\b|celesta"),

@@ -70,7 +70,7 @@ def test_the_meter_does_not_mind_levels_nor_blocks() -> None:
 
 @pytest.mark.parametrize(("name", "role"), [
     ("vocals", "vocals"), ("Lead Vocals", "vocals"), ("female singer", "vocals"), ("Drums", "drums"),
-    ("drum set", "drums"),
+    ("drum set", "drums"), ("Kick", "drums"), ("snare top", "drums"), ("Hi-Hat", "drums"), ("Overheads L", "drums"),
     ("percussion", "drums"), ("percussive", "drums"), ("Chromatic Percussion", "mallets"), ("electric bass", "bass"),
     ("double bass", "bass"), ("Piano", "keys"), ("harpsichord", "keys"), ("clean electric guitar", "guitar"),
     ("harp", "plucked"), ("Strings (continued)", "strings"), ("viola section", "strings"), ("Brass", "brass"),
