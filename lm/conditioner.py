@@ -132,14 +132,16 @@ class Conditioner(nn.Module):
             fixed = fixed + self.guidance(batch.guidance)
         if batch.target is not None and (self.target is not None or bool(batch.target.any())):
             fixed = fixed + self._aim(batch.target)
-        beats = batch.beat.shape[-1]
-        aligned = torch.cat(
-            [_harmonics(batch.beat), batch.chords, _harmonics(batch.ahead[..., :beats]), batch.ahead[..., beats:]], -1
-        )
-        added = fixed[:, None] + self.harmony(F.gelu(self.rhythm(aligned))) + self.melody(batch.melody)
+        added = fixed[:, None] + self.aligned(batch) + self.melody(batch.melody)
         if batch.stems is not None and batch.roles is not None:
             added = added + self.stems(batch.stems, batch.roles)
         return Conditioned(self._prefix(batch.text), added)
+
+    def aligned(self, batch: ConditionBatch) -> Tensor:
+        """What beat and chords add to each frame, [B, F, D]."""
+        beats = batch.beat.shape[-1]
+        parts = [_harmonics(batch.beat), batch.chords, _harmonics(batch.ahead[..., :beats]), batch.ahead[..., beats:]]
+        return self.harmony(F.gelu(self.rhythm(torch.cat(parts, -1))))  # type: ignore[no-any-return]
 
     def _aim(self, target: Tensor) -> Tensor:
         """[B] -> [B, D]; nothing where everything is written."""

@@ -82,7 +82,7 @@ class DistilTask(LMTask):
             for crops in itertools.chain.from_iterable(self.held_out.values()):
                 codes, batch = self._collate(crops)
                 batch = replace(batch, guidance=torch.full((batch.size,), weight)).to(self.device)
-                with self._precision():
+                with self.precision():
                     inputs, targets = self.lm.steps(codes)
                     wanted = guided(self.teacher, inputs, batch)
                     one = _logits(self.lm, inputs, batch, 0)

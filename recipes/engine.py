@@ -149,7 +149,7 @@ class ZeroTask(LMTask):
             group["lr"] = 0.0
         codes, batch = self._parts(0)[0]
         for _ in range(self.config.accumulate):
-            with self._precision():
+            with self.precision():
                 loss = self.forward(codes, batch, 0)[0]
             self.engine.backward(loss)
             self.engine.step()

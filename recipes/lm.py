@@ -23,6 +23,7 @@ from ..lm.condition import ROLES, ConditionBatch, collate, drop
 from ..lm.model import LMConfig, TokenLM
 from ..lm.pretrained import load
 from ..lm.text import train_tokenizer
+from .ears import teach
 from .flops import Meter, crop_flops
 from .jobs import Jobs, JobSet, open_set
 from .loop import LoopConfig, cosine, learned, run, stream
@@ -59,6 +60,9 @@ class LMRecipe(LoopConfig):
     drop_stems: float = 0.15
     """Of samples that hear stems, those that lose all of them."""
     drop_each_stem: float = 0.2
+    ears: int = 0
+    """Steps beforehand, in which a model that never heard stems learns to hear beat and chords in them
+    (:mod:`descant.recipes.ears`): much cheaper steps, and without them a few thousand of training teach it little."""
     jobs: Jobs = field(default_factory=Jobs)
     """What is asked for, where the data are targets of ``descant prepare DIR``."""
     book_weights: tuple[float, ...] = (1.0,)
@@ -84,6 +88,8 @@ class LMRecipe(LoopConfig):
             )
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"unknown optimiser {self.optimiser!r}: muon or adamw")
+        if self.ears < 0:
+            raise ValueError(f"ears is {self.ears}: 0, or a number of steps")
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.zero and self.optimiser != "adamw":
@@ -172,7 +178,7 @@ class LMTask:
         self.lm.zero_grad()
         losses = []
         for codes, batch in parts:
-            with self._precision():
+            with self.precision():
                 loss, books = self.objective(codes, batch, skip)
                 loss = self._weighed(loss, books)
             self.backward(loss / len(parts))
@@ -226,7 +232,7 @@ class LMTask:
         each = []
         for crops in held_out:
             codes, batch = self._collate(crops)
-            with self._precision():
+            with self.precision():
                 each.append(self.forward(codes, drop(batch, gone, stream(0, 0)).to(self.device), 0)[1])
         return torch.stack(each).mean(0)
 
@@ -250,7 +256,8 @@ class LMTask:
         weights = torch.tensor(self.config.book_weights, device=books.device)
         return (books * weights).sum() / weights.sum()
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """What products are computed in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -317,6 +324,9 @@ def train(config: LMRecipe, data: str, dev: str, out: str, stop: int | None = No
         # what is written must be told from now on
         config = replace(config, lm=replace(config.lm, targets=len(ROLES)))
     task = _task(config, music, open_set(dev, config.jobs), world)
+    if config.ears and isinstance(music, JobSet) and not (Path(out) / "checkpoint.pt").exists():
+        with task.precision():
+            teach(task.lm, music, config.ears, batch=config.batch, frames=config.frames, seed=config.seed, quiet=quiet)
     run(task, config, out, stop, quiet, world)
     folder = export(task, out) if world.rank == 0 else Path(out) / "export"
     world.leave()
