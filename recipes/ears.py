@@ -51,7 +51,7 @@ def teach(
         told = next(lessons).to(device)
         loss = miss(lm, told)
         encoder.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         rate = _LR * min(1.0, (step + 1) / _WARMUP) * (_END + (1 - _END) * (1 - step / steps))
         for optimiser in moved.values():
@@ -91,7 +91,8 @@ def miss(lm: TokenLM, told: ConditionBatch) -> Tensor:
     there = (told.roles > 0).any(1)
     found = conditioner.stems(told.stems, told.roles).float()
     wanted = wanted.float()[there]
-    return (found[there] - wanted).square().mean() / wanted.var().clamp(min=1e-6)
+    missed: Tensor = (found[there] - wanted).square().mean() / wanted.var().clamp(min=1e-6)
+    return missed
 
 
 def _begin(lm: TokenLM) -> None:
