@@ -51,7 +51,7 @@ def teach(
         told = next(lessons).to(device)
         loss = miss(lm, told)
         encoder.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         rate = _LR * min(1.0, (step + 1) / _WARMUP) * (_END + (1 - _END) * (1 - step / steps))
         for optimiser in moved.values():
@@ -65,7 +65,7 @@ def teach(
 def heard(data: JobSet, batch: int, frames: int, seed: int = 0) -> Iterator[ConditionBatch]:
     """Batches in which every row hears something, and is told its beat and chords. Raises ValueError where none do."""
     kinds = {kind: float(kind == "stem") for kind in KINDS}
-    listening = JobSet(data.targets, replace(data.jobs, **kinds, untold=0.0))  # type: ignore[arg-type]
+    listening = JobSet(data.targets, replace(data.jobs, **kinds, untold=0.0))
     step = empty = 0
     while True:
         crops = listening.draw(batch, frames, stream(seed, step, 5))
