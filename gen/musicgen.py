@@ -29,6 +29,7 @@ from .load import Studio, sound
 from .musicgen_melody import Lead, lead
 from .musicgen_windows import Windows, Wish
 from .request import Plan, Request, RequestError
+from .verbs import DEAF
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -112,7 +113,7 @@ def plan_of(request: Request) -> Plan:
     Raises RequestError for wishes a MusicGen has no ear for.
     """
     request = request.seeded()
-    deaf = [name for name in ("chords", "beats_per_bar", "negative") if getattr(request, name)]
+    deaf = [name for name in DEAF if getattr(request, name)]
     if deaf:
         raise RequestError(f"MusicGen does not take {' or '.join(deaf)}: put it into the sentence, or leave it out")
     if isinstance(request.guidance, Mapping):

@@ -12,14 +12,14 @@ from ..codec import audio
 from ..codec.audio import Audio
 from ..lm import chroma
 from .fit import mono
-from .melody import tune
+from .melody import sings, tune
 from .request import RequestError
 
 #: Shortest sound that is followed, s: about one frame of the model's ear.
 SHORTEST = 0.5
 _SILENCE = 1e-4  # -80 dB of full scale
 _STRETCH = 30.0  # s in which a tune is looked for at a time
-_FRAMES, _SUNG = 10.0, 0.04  # looked for so often a second; least share of frames that sing
+_FRAMES = 25.0  # looked for so often a second
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ def lead(melody: Audio | Tensor, seconds: float | None) -> tuple[Lead, tuple[str
 def _sings(wav: Tensor) -> bool:
     """Whether a tune is heard in some stretch of wav [1, T] at 32 kHz."""
     for part in torch.split(wav, round(_STRETCH * chroma.RATE), 1):
-        pitch = tune(part, chroma.RATE, _FRAMES)
-        if int((~pitch.isnan()).sum()) >= max(1, _SUNG * len(pitch)):
+        if sings(tune(part, chroma.RATE, _FRAMES), _FRAMES):
             return True
     return False

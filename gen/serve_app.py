@@ -54,7 +54,7 @@ class Site:
         studio, limits = self.tools.studio, self.limits
         return answer({
             "version": __version__, **self.able,
-            "model": {"name": Path(studio.name).name, "rate": studio.codec.rate, "channels": studio.codec.channels},
+            "model": {"name": Path(studio.name).name, "rate": studio.codec.rate, "channels": work.channels(studio)},
             "separators": [Path(name).name if name == self.tools.separator else name for name in self.methods],
             "genres": list(vocab.GENRES), "instruments": list(vocab.INSTRUMENTS), "keys": list(vocab.KEYS),
             "limits": asdict(limits), "jobs": self.store.counts(),

@@ -78,6 +78,13 @@ def abilities(studio: Studio) -> dict[str, Any]:
     }
 
 
+def channels(studio: Studio) -> int:
+    """Channels of the music that a model makes; a stereo MusicGen has a codec of one."""
+    from .musicgen import MusicGenStudio
+
+    return studio.lm.config.channels if isinstance(studio, MusicGenStudio) else studio.codec.channels
+
+
 def check(studio: Studio, request: Request) -> Request:
     """The request, if the model takes every wish in it. Raises RequestError."""
     from .musicgen import MusicGenStudio, plan_of

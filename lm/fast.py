@@ -248,8 +248,9 @@ class FastMusicGen(Verbs):
         x = x.repeat(ready.rows // len(x), 1, 1)
         if cache.seen == 0 and skip + count > 1:
             past = ready.length if ready.kept else 0
-            known = ready.prefix is None or past
-            x = self._read(x if known else torch.cat([ready.prefix, x], 1), ready, cache, past)[:, skip - past :]
+            if ready.prefix is not None and not past:
+                x = torch.cat([ready.prefix, x], 1)
+            x = self._read(x, ready, cache, past)[:, skip - past :]
         elif self._fused is not None and ready.texts is not None:
             rows = []
             for at in range(count):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 
 from descant.codec import audio
 from descant.codec.audio import Audio
-from descant.gen import musicgen
+from descant.gen import musicgen, stream
 from descant.gen.cli import main
 
 
@@ -70,6 +72,33 @@ def test_a_melody_by_command(
     assert status == 2 and "takes no melody" in err and err.count("\n") == 1
     status, _, err = run(*words, "--melody", str(tmp_path / "no.wav"))
     assert status == 1 and "there is no file" in err
+
+
+def test_sound_comes_on_standard_output(
+    folders: dict[str, Path], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hum = tmp_path / "hum.wav"
+    audio.write(hum, Audio((440 * 2 * torch.pi * torch.arange(24000) / 24000).sin()[None] * 0.5, 24000))
+    words = ["generate", "blues", "--seed", "4", "--quiet", "-o", "-"]
+    assert main([*words, "-d", "0.5", "--model", str(folders["stereo"])]) == 0
+    with wave.open(io.BytesIO(capfdbinary.readouterr().out)) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (2, 32000, 16000)
+    blocks: list[bytes] = []
+    right = stream.wave_samples
+
+    def enough(wav: torch.Tensor) -> bytes:
+        blocks.append(right(wav))
+        if len(blocks) > 5:
+            raise KeyboardInterrupt
+        return blocks[-1]
+
+    monkeypatch.setattr(stream, "wave_samples", enough)
+    status = main([*words, "--endless", "--model", str(folders["melody"]), "--melody", str(hum)])
+    out = capfdbinary.readouterr().out
+    assert status == 130 and out[:4] == b"RIFF" and out[44:] == b"".join(blocks[:-1])
+    assert main([*words, "-d", "0.5", "--model", str(folders["stereo"]), "--melody", str(hum)]) == 2
+    found = capfdbinary.readouterr()
+    assert b"takes no melody" in found.err and found.err.count(b"\n") == 1 and not found.out
 
 
 def test_durations_and_prompts_that_cannot_be(
