@@ -76,7 +76,8 @@ def _window(source: str | os.PathLike[str], rate: int, first: int, last: int) ->
     """Samples ``first`` to ``last`` of a file at ``rate``, [C, T]; shorter where the file ends, empty beyond it."""
     held, place = [torch.zeros(audio.info(source).channels, 0)], 0
     for block in audio.blocks(source, rate=rate):
-        held.append(block[:, max(0, first - place) : max(0, last - place)])
+        if place + block.shape[-1] > first:  # even an empty view would keep its block in memory
+            held.append(block[:, max(0, first - place) : last - place].clone())
         place += block.shape[-1]
         if place >= last:
             break
