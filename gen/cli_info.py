@@ -109,6 +109,7 @@ def about_model(name: str) -> dict[str, Any]:
     """Facts of a model: sizes, parameters, rates, presets."""
     from ..codec import model as codecs
     from ..lm import model as models
+    from ..lm.condition import ROLES
     from ..lm.musicgen_files import is_musicgen
     from .load import find, load
 
@@ -130,6 +131,7 @@ def about_model(name: str) -> dict[str, Any]:
             "folder": str(folders[1]), "parameters": _count(lm), "width": lm.config.width, "layers": lm.config.layers,
             "heads": lm.config.heads, "books": lm.config.books,
             "window_seconds": lm.config.window / lm.config.frame_rate, "reads_text": lm.tokenizer is not None,
+            "hears_stems_and_tunes": bool(lm.config.targets), "plays_by_themselves": list(ROLES[1 : lm.config.targets]),
         },
         "presets": {
             "codec": [row.__name__ for row in (codecs.nano, codecs.tiny)],
@@ -168,7 +170,7 @@ def _show(facts: dict[str, Any], indent: str = "") -> None:
             _show(value, indent + "  ")
         else:
             text = (
-                ", ".join(map(str, value))
+                ", ".join(map(str, value)) or "none"
                 if isinstance(value, list)
                 else f"{value:,}"
                 if isinstance(value, int)

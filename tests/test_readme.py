@@ -37,8 +37,9 @@ def test_there_is_an_example_of_each_kind() -> None:
 
 def test_music_commands_work_in_the_order_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    able = descant.load().lm.config.targets > 0
     for command in COMMANDS:
-        if command.split()[1] not in ("generate", "extend", "info"):
+        if command.split()[1] not in ("generate", "extend", "info", *(("accompany",) if able else ())):
             continue
         words = shlex.split(shortened(command))[1:]
         assert main(words) == 0, command
