@@ -27,6 +27,7 @@ from ..codec.audio import Audio
 from ..eval import beats, chords, divergence, melody, pitch, rhythm, stems, tonality
 from ..eval.frechet import frechet_distance
 from ..eval.statistics import Matching, matching_test
+from ..gen.accompany import check
 from . import bench_accompany, bench_adherence, bench_verbs
 from .bench import Bench, BenchConfig, about, save_json
 from .bench_accompany import Excerpt
@@ -148,6 +149,7 @@ def run(config: FollowConfig, said: Say | None = None, command: str = "descant b
     """Generate and hear what is not there yet, and score everything: what ``adherence.json`` holds."""
     say = said or (lambda _: None)
     bench = FollowBench(config, say)
+    check(bench.studio, ["bass"])  # before an hour of work, not after
     _fill(bench, say)
     say("scoring")
     score = partial(matching_test, shuffles=config.shuffles)
