@@ -33,6 +33,7 @@ _EPILOG = """examples:
   descant generate "an upbeat bossa nova in G minor with flute and nylon guitar" -o bossa.wav
   descant generate --genre blues --key E --tempo 90 --chords "E7 A7 E7 B7" --seed 7 -o blues.flac
   descant extend bossa.wav --seconds 20 -o longer.wav
+  descant accompany drums.wav --add bass,keys -o band.wav
   descant encode bossa.wav -o bossa.dsc
   descant finetune my-songs -o my-style
   descant info

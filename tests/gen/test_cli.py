@@ -251,7 +251,9 @@ def test_no_command_shows_help_and_fails(capsys):
     assert "examples:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["generate", "extend", "info", "prepare", "train", "bench", "render"])
+@pytest.mark.parametrize("command", [
+    "generate", "extend", "accompany", "inpaint", "loop", "info", "prepare", "train", "bench", "render",
+])  # fmt: skip
 def test_every_command_has_help_with_examples(command, capsys):
     assert cli.main([command, "--help"]) == 0
     out = capsys.readouterr().out
