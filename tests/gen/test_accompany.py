@@ -149,3 +149,16 @@ def test_the_studio_has_the_verbs(player: Studio, band: dict[str, Audio]) -> Non
     assert player.loop(song, 0.5, seed=1).wav.shape[-1] == song.wav.shape[-1] + RATE // 2
     against = player.generate(genre="jazz", seed=1, duration=1.0, stems={"drums": band["drums"]})
     assert not torch.equal(against.codes, player.generate(genre="jazz", seed=1, duration=1.0).codes)
+
+
+def test_two_equal_channels_are_heard_as_one(player: Studio, band: dict[str, Audio]) -> None:
+    one = {"drums": Audio(band["drums"].wav[:1], RATE)}
+    two = {"drums": Audio(band["drums"].wav[:1].repeat(2, 1), RATE)}
+    mono, stereo = (accompany(player, given, ["bass"], Request(seed=1)) for given in (one, two))
+    assert torch.equal(mono.codes["bass"], stereo.codes["bass"])
+    assert torch.allclose(mono.added["bass"].expand(2, -1), stereo.added["bass"], atol=1e-6)
+
+
+def test_drums_have_no_key_to_contradict_a_wish(player: Studio, band: dict[str, Audio]) -> None:
+    made = accompany(player, {"drums": band["drums"]}, ["bass"], Request(seed=1, key="A minor"))
+    assert made.plan.key == "A minor" and "A minor is not followed" not in " ".join(made.notes)

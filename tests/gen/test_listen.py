@@ -45,6 +45,12 @@ def test_noise_has_no_strong_beat() -> None:
     assert found is not None and found.strength < 0.06
 
 
+def test_noise_has_no_key() -> None:
+    for seed in range(3):
+        noise = torch.randn(1, 8 * RATE, generator=torch.Generator().manual_seed(seed))
+        assert listen.key(noise * torch.linspace(0.1, 1, 8 * RATE), RATE) is None
+
+
 def test_gain_polarity_and_channels_do_not_matter() -> None:
     wav = _clicks(100.0, 0.1)
     one = listen.beat(wav, RATE)
