@@ -102,6 +102,7 @@ def _run_model(args: argparse.Namespace) -> None:
 
     command = f"descant bench control --pieces {Path(args.pieces).name} --count {args.count}"
     command += "" if args.model == "embedded" else f" --model {Path(args.model).name}"
+    command += "" if args.seconds == 10 else f" --seconds {args.seconds:g}"
     try:
         config = bench_follow.FollowConfig(
             pieces=args.pieces, model=args.model, soundfont=args.soundfont, count=args.count, seconds=args.seconds,

@@ -116,7 +116,7 @@ def excerpts(pieces: Sequence[Piece], count: int, seconds: float) -> list[Excerp
 
     Raises ValueError when there are fewer than two.
     """
-    found = []
+    found: list[Excerpt] = []
     for piece in pieces:
         start = busiest(piece, seconds)
         heard = window(piece, start, seconds).stems
