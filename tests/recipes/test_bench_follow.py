@@ -63,7 +63,7 @@ def test_a_model_is_measured_whole_and_resumed(
     lost.unlink()
     monkeypatch.setattr(bench_accompany, "_added", None)
     config = bench_follow.FollowConfig(
-        pieces=str(tmp_path / "pieces"), count=2, seconds=5, cache=str(tmp_path / "cache")
+        pieces=str(tmp_path / "pieces"), count=2, seconds=5.0, cache=str(tmp_path / "cache")
     )
     bench = bench_follow.FollowBench(config, lambda _: None)
     assert bench.jobs() == [("part", 1)]
