@@ -238,7 +238,7 @@ def _distances(bench: FollowBench, shuffles: int) -> dict[str, Any]:
                     for one in mine_tags]  # fmt: skip
             # matching asks for more where better is less
             less = matching_test(-torch.stack(each), shuffles=shuffles)
-            rows["KL(true||ours) of tags, nats"] = _negated(row(less))
+            rows["KL of tags from the true clips, nats"] = _negated(row(less))
             far = frechet_distance(mine, true)
             rows["Fréchet distance"] = {"mean": far.best, "low": far.low, "high": far.high, "count": len(mine)}
         out[who] = rows
