@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,8 @@ import torch
 from ..eval.statistics import bootstrap
 from ..lm.condition import collate, drop
 from ..lm.model import TokenLM
-from .tokens import TokenSet, ngram_baselines
+from .jobs import open_set
+from .tokens import ngram_baselines
 
 
 @torch.no_grad()
@@ -21,23 +20,23 @@ def measure(
 ) -> dict[str, Any]:
     """Cross-entropy in nats per book on one crop of ``frames`` frames of every test piece, from the piece's middle.
 
-    With all conditions, with none, and with another piece's conditions; unigram and bigram models are fitted on
-    ``train``. Raises ValueError when the shards were made by another codec than ``codec`` (a fingerprint).
+    With all labels, with none, and with another piece's; the folders hold tokens or targets. Unigram and bigram
+    models are fitted on ``train``. Raises ValueError when the shards were made by another codec than ``codec`` (a
+    fingerprint).
     """
-    for folder in (train, test):
-        mark = json.loads((Path(folder) / "tokens.json").read_text(encoding="utf-8"))
-        if mark["codec"] != codec:
-            raise ValueError(f"{folder} holds tokens of codec {mark['codec']}, not {codec}: prepare them again")
-    learned, held = TokenSet(train), TokenSet(test)
+    learned, held = open_set(train), open_set(test)
+    for folder, found in ((train, learned), (test, held)):
+        if found.mark["codec"] != codec:
+            raise ValueError(f"{folder} holds tokens of codec {found.mark['codec']}, not {codec}: prepare them again")
     model.eval()
     books = model.config.books
     told: list[list[float]] = []
     blind: list[list[float]] = []
     wrong: list[list[float]] = []
     crops = []
-    for item, rows in enumerate(held.codes):
-        if len(rows) >= frames:
-            crops.append(held.crop(item, (len(rows) - frames) // 2, frames, caption=0))
+    for item, length in enumerate(held.lengths):
+        if length >= frames:
+            crops.append(held.crop(item, (length - frames) // 2, frames, caption=0))
     for index, crop in enumerate(crops):
         codes = crop.codes[None, :books]
         other = crops[(index + len(crops) // 2) % len(crops)].condition

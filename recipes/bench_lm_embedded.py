@@ -21,7 +21,7 @@ from ..lm.fast_token import FastTokenLM
 from ..lm.model import TokenLM
 from ..lm.quant import quantise
 from ..lm.sample import sample, sample_batch
-from .tokens import TokenSet
+from .jobs import open_set
 
 #: Weights of the engines that are measured.
 PRECISIONS: tuple[str, ...] = ("fp32", "int8")
@@ -76,13 +76,13 @@ def _module(lm: TokenLM, steps: int) -> float:
 @torch.no_grad()
 def quality(lm: TokenLM, folder: str | os.PathLike[str], crops: int, say: Say, frames: int = 500) -> dict[str, Any]:
     """What 8 bits cost: cross-entropy in nats per book on the middles of held-out pieces, fp32 and the increase."""
-    held = TokenSet(folder)
+    held = open_set(folder)
     if held.mark["cardinality"] != lm.config.cardinality or held.mark["books"] < lm.config.books:
         raise ValueError(
             f"{folder} holds {held.mark['books']} books of {held.mark['cardinality']}, the model writes "
             f"{lm.config.books} of {lm.config.cardinality}: name tokens of its codec"
         )
-    long = [item for item, rows in enumerate(held.codes) if len(rows) >= frames]
+    long = [item for item, length in enumerate(held.lengths) if length >= frames]
     if len(long) < 2:
         raise ValueError(f"{folder} has {len(long)} pieces of {frames} frames: two are needed")
     # evenly over the pieces
@@ -92,7 +92,7 @@ def quality(lm: TokenLM, folder: str | os.PathLike[str], crops: int, say: Say, f
     rows: list[tuple[Tensor, Tensor]] = []
     with threads(1):
         for item in chosen:
-            crop = held.crop(item, (len(held.codes[item]) - frames) // 2, frames, caption=0)
+            crop = held.crop(item, (held.lengths[item] - frames) // 2, frames, caption=0)
             batch = collate([crop.condition], frames, frame_rate=held.frame_rate)
             codes = crop.codes[None, : lm.config.books]
             exact = lm.loss(codes, batch)[1]

@@ -70,6 +70,11 @@ class JobSet:
         self.frame_rate, self.hours, self.mark = targets.frame_rate, targets.hours, targets.mark
 
     @property
+    def lengths(self) -> list[int]:
+        """Frames of each song."""
+        return [self.targets.frames(song) for song in range(len(self.targets))]
+
+    @property
     def captions(self) -> Iterator[str]:
         """All captions of all songs."""
         return (str(text) for row in self.targets.songs for text in row["labels"].get("captions") or ())
@@ -86,6 +91,12 @@ class JobSet:
             kind: Jobs(**{**dict.fromkeys(KINDS, 0.0), kind: 1.0}, coarse=0.0, bleed=0.0, untold=0.0) for kind in KINDS
         }
         return {kind: JobSet(self.targets, jobs) for kind, jobs in alone.items() if getattr(self.jobs, kind) > 0}
+
+    def crop(self, item: int, start: int, frames: int, caption: int) -> Crop:
+        """``frames`` frames of everything in song ``item`` from frame ``start``, told by its caption ``caption``."""
+        window = self.targets.window(item, start, frames, caption)
+        # a tune is no label: it says what is to be played
+        return Crop(window.mix, replace(window.condition, melody=None))
 
     def draw(self, count: int, frames: int, rng: torch.Generator, share: slice = slice(None)) -> list[Crop]:
         """Crops of ``count`` windows, a function of the generator's state alone; ``share`` of them are made."""

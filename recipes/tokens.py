@@ -63,6 +63,11 @@ class TokenSet:
         return float(sum(len(rows) for rows in self.codes) / self.frame_rate / 3600)
 
     @property
+    def lengths(self) -> list[int]:
+        """Frames of each piece."""
+        return [len(rows) for rows in self.codes]
+
+    @property
     def captions(self) -> Iterator[str]:
         """All captions of all pieces."""
         return (caption for piece in self.pieces for caption in piece.captions)

@@ -198,27 +198,29 @@ def test_a_process_is_timed_and_its_failure_told():
         bench_verbs.timed(["/no/such/program"])
 
 
-def test_lm_refuses_tokens_of_another_codec(tmp_path, studio):
+def token_folders(place, mark):
+    """Shards of drawn tokens for training and testing."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
     for split in ("train", "test"):
-        (tmp_path / split).mkdir()
-        (tmp_path / split / "tokens.json").write_text(json.dumps({"codec": "other"}))
+        folder = place / split
+        folder.mkdir()
+        (folder / "tokens.json").write_text(json.dumps(mark))
+        codes = rng.integers(0, mark["cardinality"], (300, 4)).astype(np.uint16)
+        np.savez(folder / "tokens-00000.npz", codes=codes, starts=np.array([0, 100, 200, 300]))
+        write_pieces(folder / "pieces-00000.jsonl.gz", [piece(number) for number in range(3)])
+
+
+def test_lm_refuses_tokens_of_another_codec(tmp_path, studio):
+    token_folders(tmp_path, {"codec": "other", "books": 4, "rate": 32_000, "hop": 640, "cardinality": 1024})
     with pytest.raises(ValueError, match="prepare them again"):
         bench_lm.measure(studio.lm, tmp_path / "train", tmp_path / "test", "this")
 
 
 def test_lm_cross_entropy_of_an_untrained_model_is_about_uniform(tmp_path, studio, codec):
-    import numpy as np
-
-    made = [piece(number) for number in range(3)]
     mark = {"codec": fingerprint(codec), "books": 4, "rate": 32_000, "hop": 640, "cardinality": codec.cardinality}
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        folder = tmp_path / split
-        folder.mkdir()
-        (folder / "tokens.json").write_text(json.dumps(mark))
-        codes = rng.integers(0, codec.cardinality, (300, 4)).astype(np.uint16)
-        np.savez(folder / "tokens-00000.npz", codes=codes, starts=np.array([0, 100, 200, 300]))
-        write_pieces(folder / "pieces-00000.jsonl.gz", made)
+    token_folders(tmp_path, mark)
     found = bench_lm.measure(studio.lm, tmp_path / "train", tmp_path / "test", fingerprint(codec), frames=60)
     assert found["crops"] == 3
     for name in ("told", "blind", "wrong"):

@@ -113,6 +113,7 @@ def test_what_8_bits_cost_on_tokens(studio: Studio, tmp_path: Path, monkeypatch:
         def __init__(self, folder: object) -> None:
             self.mark = {"books": 4, "cardinality": 1024}
             self.codes = [*crops]
+            self.lengths = [len(rows) for rows in crops]
 
         def crop(self, item: int, start: int, frames: int, caption: int) -> object:
             from descant.recipes.tokens import Crop
@@ -120,7 +121,7 @@ def test_what_8_bits_cost_on_tokens(studio: Studio, tmp_path: Path, monkeypatch:
             rows = self.codes[item][start : start + frames]
             return Crop(torch.from_numpy(rows).t(), bench_lm_embedded.TOLD)
 
-    monkeypatch.setattr(bench_lm_embedded, "TokenSet", Held)
+    monkeypatch.setattr(bench_lm_embedded, "open_set", Held)
     found = bench_lm_embedded.quality(studio.lm, tmp_path, 3, lambda _: None, frames=50)
     assert found["crops"] == 3 and len(found["books"]) == 4
     for row in found["books"]:

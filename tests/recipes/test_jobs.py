@@ -139,6 +139,15 @@ def test_what_can_be_heard_is_now_and_then_not_told(folder: Path) -> None:
     assert all(crop.condition.tempo is not None for crop in _draw(folder, mix=1.0, untold=1.0))
 
 
+def test_whole_songs_told_by_their_labels(folder: Path) -> None:
+    data = JobSet(TargetSet(folder))
+    assert data.lengths == [data.targets.frames(song) for song in range(3)]
+    crop = data.crop(1, 20, 50, caption=0)
+    window = data.targets.window(1, 20, 50)
+    assert torch.equal(crop.codes, window.mix) and crop.condition.tempo == window.condition.tempo
+    assert crop.condition.stems is None and crop.condition.target is None and crop.condition.melody is None
+
+
 def test_shares_must_make_sense() -> None:
     for wrong in ({"mix": -1.0}, dict.fromkeys(jobs.KINDS, 0.0), {"coarse": 1.5}, {"bleed": -0.1}):
         with pytest.raises(ValueError, match=r"shares|chances"):
