@@ -105,8 +105,9 @@ def test_windows_are_those_of_the_library(
     assert bool(same.all()), f"they part at frame {int((~same).nonzero()[0])}"
 
 
-@pytest.mark.parametrize("engine", ["module", "fp32", "int8"])
-@pytest.mark.parametrize("name", ["text", "melody"])
+@pytest.mark.parametrize(
+    ("name", "engine"), [("text", "fp32"), ("melody", "module"), ("melody", "fp32"), ("melody", "int8")]
+)
 def test_what_is_kept_changes_nothing(
     studios: dict[str, MusicGenStudio], name: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +178,7 @@ def test_endless_music_keeps_little_and_repeats_itself(studios: dict[str, MusicG
     def start() -> tuple[musicgen_stream.MusicGenPlayer, Iterator[Audio]]:
         player = play(studio, Request(text="a", seed=1), melody=tones())
         assert isinstance(player, musicgen_stream.MusicGenPlayer)
-        return player, itertools.islice(player, 14)
+        return player, itertools.islice(player, 9)
 
     player, blocks = start()
     first = []
@@ -186,7 +187,7 @@ def test_endless_music_keeps_little_and_repeats_itself(studios: dict[str, MusicG
         assert len(player._windows._heard) <= AGAIN
         state = player._decoder.state().values()
         assert sum(held.numel() for held in state) < 200_000
-    assert sum(wav.shape[1] for wav in first) > 4 * SIZE * 640
+    assert sum(wav.shape[1] for wav in first) > 3 * SIZE * 640
     again = [block.wav for block in start()[1]]
     assert torch.equal(torch.cat(first, 1), torch.cat(again, 1))
     assert any("begun again" in note for note in player.plan.notes)
