@@ -149,11 +149,11 @@ def run(config: FollowConfig, said: Say | None = None, command: str = "descant b
     """Generate and hear what is not there yet, and score everything: what ``adherence.json`` holds."""
     say = said or (lambda _: None)
     bench = FollowBench(config, say)
+    found = bench.excerpts
     check(bench.studio, ["bass"])  # before an hour of work, not after
     _fill(bench, say)
     say("scoring")
     score = partial(matching_test, shuffles=config.shuffles)
-    found = bench.excerpts
     seam = bench.folder / "seam.json"
     if not seam.is_file():
         save_json(seam, bench_verbs.extend(bench))
