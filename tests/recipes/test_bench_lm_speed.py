@@ -142,7 +142,7 @@ def test_wrong_settings_say_what_is_allowed() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         ShapeRun(steps=0)
     assert chosen(None, None) == ("machine", "shape", "realtime", "first", "embedded", "endless", "gpu")
-    assert chosen(None, "x")[4] == "int8" and chosen(["shape"], "x", "cuda") == ("shape",)
+    assert "int8" in chosen(None, "x") and chosen(["shape"], "x", "cuda") == ("shape",)
     assert chosen(None, None, "cuda") == ("gpu",)
 
 
