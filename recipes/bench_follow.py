@@ -27,15 +27,20 @@ from ..codec.audio import Audio
 from ..eval import beats, chords, divergence, melody, pitch, rhythm, stems, tonality
 from ..eval.frechet import frechet_distance
 from ..eval.statistics import Matching, matching_test
-from ..gen.accompany import check
+from ..gen import accompany, against, fit, generate, listen, listen_chords
+from ..gen.separation.registry import get
+from ..lm import guidance, sample
 from . import bench_accompany, bench_adherence, bench_verbs
 from .bench import Bench, BenchConfig, about, save_json
 from .bench_accompany import Excerpt
 from .clips import RATE
 from .piece import Piece
+from .targets_plan import separator_mark
 
 #: Analysers on which what was heard of parts and tunes depends.
 _EARS = (bench_accompany, beats, chords, melody, pitch, rhythm, stems, tonality)
+#: What decides how they sound, beside the weights.
+_MAKERS = (accompany, against, fit, generate, listen, listen_chords, guidance, sample)
 #: dB below the music: the noise that is the floor of the distance.
 _NOISE = 10.0
 #: A true part whose beat F1 is below this does not show its pulse.
@@ -84,6 +89,16 @@ class FollowBench(Bench):
         return bench_adherence.held_out_prompts(
             self.pieces("test"), self.pieces("train") if beside else [], self.follow.count
         )
+
+    @cached_property
+    def mark(self) -> str:
+        """What was made depends on the weights and settings, on the code that hears what is given, and on the data."""
+        digest = hashlib.sha256(super().mark.encode())
+        for module in _MAKERS:
+            digest.update(Path(str(module.__file__)).read_bytes())
+        digest.update((Path(self.follow.pieces) / "test.jsonl.gz").read_bytes())
+        digest.update(separator_mark(get("embedded"), "embedded").encode())
+        return digest.hexdigest()[:12]
 
     @cached_property
     def excerpts(self) -> list[Excerpt]:
@@ -150,7 +165,7 @@ def run(config: FollowConfig, said: Say | None = None, command: str = "descant b
     say = said or (lambda _: None)
     bench = FollowBench(config, say)
     found = bench.excerpts
-    check(bench.studio, ["bass"])  # before an hour of work, not after
+    accompany.check(bench.studio, ["bass"])  # before an hour of work, not after
     _fill(bench, say)
     say("scoring")
     score = partial(matching_test, shuffles=config.shuffles)

@@ -55,7 +55,7 @@ def goals(found: Mapping[str, Any]) -> list[Goal]:
     least(PULSE, "parts", PULSE, 0.8, _mean)
     least("the same, more than shuffled by", "parts", PULSE, 0.3, lambda row: row["mean"] - row["shuffled"])
     lost = gap(found)
-    made.append(Goal("beat F1 lost beside separated stems, share", lost, 0.1, lost is not None and lost <= 0.1, True))
+    made.append(Goal("change of beat F1 beside separated stems", lost, 0.1, lost is not None and lost <= 0.1, True))
     return made
 
 
@@ -104,8 +104,10 @@ def _head(found: Mapping[str, Any]) -> str:
 def _goals(found: Mapping[str, Any]) -> str:
     rows = []
     for goal in goals(found):
-        value = "not measured" if goal.value is None else f"{goal.value:.3g}" if goal.value >= 1e-3 else "< 0.001"
-        sign = "<" if goal.what.startswith("p of") else "at most" if goal.at_most else "at least"
+        chance = goal.what.startswith("p of")
+        value = "not measured" if goal.value is None else f"{goal.value:.3f}"
+        value = "< 0.001" if chance and goal.value is not None and goal.value < 1e-3 else value
+        sign = "<" if chance else "at most" if goal.at_most else "at least"
         rows.append([goal.what, f"{sign} {goal.least:g}", value, "reached" if goal.reached else "**missed**"])
     return "## What was to be reached\n\n" + table(["", "wanted", "found", ""], rows)
 

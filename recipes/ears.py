@@ -1,11 +1,10 @@
 """Ears before playing: a stem encoder learns to hear beat and chords in tokens, before a language model listens to it.
 
-What other stems add to the next token's likelihood is little, as the model's own past tells it nearly as much, and so a
-stem encoder that starts from nothing learns slowly from the language model's loss: in the model of the package nothing
-could be measured after 1,300 steps. But a trained model knows what to do with beats and chords that it is told. So the
-encoder first learns to say the same vectors from tokens alone, where the labels are known: regression, which costs a
-tenth of a step of training. A teacher of features for a conditioner that is learnt from scratch otherwise, after
-FitNets (Romero et al., 2015, section 2.2).
+What other stems add to the next token's likelihood is little, as the model's own past tells it nearly as much, and so
+a stem encoder that starts from nothing learns slowly from the language model's loss. But a trained model knows what
+to do with beats and chords that it is told. So the encoder first learns to say the same vectors from tokens alone,
+where the labels are known: regression, which costs a tenth of a step of training. A teacher of features for a
+conditioner that is learnt from scratch otherwise, after FitNets (Romero et al., 2015, section 2.2).
 
 Its table of tokens begins with the language model's own, turned to the directions in which that differs most.
 """
@@ -34,8 +33,9 @@ _SCALE = 0.25
 
 
 def teach(
-    lm: TokenLM, data: JobSet, steps: int, *, batch: int = 8, frames: int = 500, seed: int = 0, quiet: bool = True
-) -> list[float]:
+    lm: TokenLM, data: JobSet, steps: int, *, batch: int = 8, frames: int = 500, seed: int = 0, bf16: bool = False,
+    quiet: bool = True,
+) -> list[float]:  # fmt: skip
     """Train the stem encoder of ``lm``, and nothing else, for ``steps`` steps -> the share of variance missed, of each.
 
     Labels must say where beats and chords are. Raises ValueError for data in which no stems are heard.
@@ -49,7 +49,8 @@ def teach(
     missed: list[float] = []
     for step in tqdm(range(steps), disable=quiet, unit="step", desc="ears"):
         told = next(lessons).to(device)
-        loss = miss(lm, told)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = miss(lm, told)
         encoder.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
@@ -63,7 +64,10 @@ def teach(
 
 
 def heard(data: JobSet, batch: int, frames: int, seed: int = 0) -> Iterator[ConditionBatch]:
-    """Batches in which every row hears something, and is told its beat and chords. Raises ValueError where none do."""
+    """Batches whose rows are told their beat and chords and hear something, but for a few (which teach nothing).
+
+    Raises ValueError where none do.
+    """
     kinds = {kind: float(kind == "stem") for kind in KINDS}
     listening = JobSet(data.targets, replace(data.jobs, **kinds, untold=0.0))
     step = empty = 0

@@ -90,6 +90,9 @@ class LMRecipe(LoopConfig):
             raise ValueError(f"unknown optimiser {self.optimiser!r}: muon or adamw")
         if self.ears < 0:
             raise ValueError(f"ears is {self.ears}: 0, or a number of steps")
+        if self.ears and self.zero:
+            # the engine has taken the weights apart by then
+            raise ValueError("ears are taught before weights are spread: train with ears and without zero, then init=")
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.zero and self.optimiser != "adamw":
@@ -325,8 +328,8 @@ def train(config: LMRecipe, data: str, dev: str, out: str, stop: int | None = No
         config = replace(config, lm=replace(config.lm, targets=len(ROLES)))
     task = _task(config, music, open_set(dev, config.jobs), world)
     if config.ears and isinstance(music, JobSet) and not (Path(out) / "checkpoint.pt").exists():
-        with task.precision():
-            teach(task.lm, music, config.ears, batch=config.batch, frames=config.frames, seed=config.seed, quiet=quiet)
+        lessons = {"batch": config.batch, "frames": config.frames, "seed": config.seed}
+        teach(task.lm, music, config.ears, **lessons, bf16=config.bf16, quiet=quiet)
     run(task, config, out, stop, quiet, world)
     folder = export(task, out) if world.rank == 0 else Path(out) / "export"
     world.leave()

@@ -91,7 +91,7 @@ def test_goals_are_reached_or_missed() -> None:
     every = bench_follow_page.goals(made(0.85, 0.8))
     assert all(goal.reached for goal in every) and len(every) == 13
     missed = {goal.what for goal in bench_follow_page.goals(made(0.85, 0.7)) if not goal.reached}
-    assert missed == {"beat F1 lost beside separated stems, share"}
+    assert missed == {"change of beat F1 beside separated stems"}
     missed = {goal.what for goal in bench_follow_page.goals(made(0.6, 0.6)) if not goal.reached}
     assert missed == {bench_follow_page.PULSE, "the same, more than shuffled by"}
     assert sum(not goal.reached for goal in bench_follow_page.goals(made(0.85, 0.8, p=0.02))) == 7

@@ -64,11 +64,11 @@ def test_the_same_seed_teaches_the_same(folder: Path) -> None:
     assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
 
 
-def test_every_lesson_has_something_to_hear_and_says_what_it_is(folder: Path) -> None:
+def test_lessons_have_something_to_hear_and_says_what_it_is(folder: Path) -> None:
     lessons = ears.heard(JobSet(TargetSet(folder), Jobs(untold=1.0)), 4, FRAMES)
     for _ in range(5):
         told = next(lessons)
-        assert told.roles is not None and bool((told.roles > 0).any())
+        assert told.roles is not None and int((told.roles > 0).any(1).sum()) >= 2
         assert bool((told.beat[..., 4] == 1).all()) and float(told.chords[..., 24].mean()) > 0.5
 
 
@@ -92,3 +92,5 @@ def test_a_run_begins_with_ears_and_goes_on_without(folder: Path, tmp_path: Path
     assert taught == [2]
     with pytest.raises(ValueError, match="ears is -1"):
         override(config, {"ears": "-1"})
+    with pytest.raises(ValueError, match="without zero"):
+        override(config, {"zero": "1", "optimiser": "adamw"})
