@@ -26,6 +26,10 @@ from .request import Plan, Request, RequestError, resolve
 if TYPE_CHECKING:
     from .load import Studio
 
+#: What the tune's own share of guidance is multiplied with, on top of guidance of everything (nested, as "double"
+#: guidance of MusicGen-Style, Rouard et al., 2024, arXiv:2407.12563): a tune is one of many wishes, and with one weight
+#: for all it is followed less than a higher weight of its own makes it, without driving the rest too far.
+TUNE = 2.0
 #: Seconds by which what is given may differ in length from the music without a word about it.
 _EARLY = 0.5
 
@@ -67,8 +71,8 @@ def generate(
     plan, frames = heard.plan, max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
     with studio.at_work():
         codes = sample(
-            studio.engine, frames, heard.told(plan.condition(beat_offset=heard.offset)), settings=request.sampling,
-            seed=plan.seed, progress=progress, negative=request.away,
+            studio.engine, frames, heard.told(plan.condition(beat_offset=heard.offset)),
+            settings=towards(request, melody).sampling, seed=plan.seed, progress=progress, negative=request.away,
         )  # fmt: skip
         wav = finish(decode(codec, codes)[:, : round(request.duration * codec.rate)], codec.rate)
     return Music(wav, codec.rate, codes=codes, plan=plan, notes=(*plan.notes, *heard.notes))
@@ -93,6 +97,16 @@ def hear(studio: Studio, request: Request, melody: Audio | Tensor | None, stems:
         elif one.duration < request.duration - _EARLY:
             notes.append(f"the {name} given: {one.duration:.2f} s, after which the music is free")
     return Heard(plan, offset, tune, tokens, (*found, *notes))
+
+
+def towards(request: Request, melody: object) -> Request:
+    """``request`` with the guidance it is sampled with: a tune counts :data:`TUNE` times as much as the rest.
+
+    Weights that were given by name, and guidance of up to 1, which leads nowhere, stay as they are.
+    """
+    if melody is None or isinstance(request.guidance, Mapping) or request.guidance <= 1:
+        return request
+    return replace(request, guidance={"rest": request.guidance, "melody": TUNE}, nested=True)
 
 
 def check(studio: Studio) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..codec.audio import Audio
 from ..lm.condition import Condition
 from . import stream
-from .against import hear
+from .against import hear, towards
 from .request import DURATION_LIMITS, Plan, Request, RequestError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class AgainstPlayer(stream.Player):
         super().__init__(studio, request, seconds, gain)
         self.request = replace(self.request, duration=seconds)
         self.heard = hear(studio, self.request, melody, stems)
+        self.request = towards(self.request, melody)
         self._legs = [stream.Leg(self.heard.plan, self.heard.offset)]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from descant.gen import against
 from descant.gen.generate import generate
 from descant.gen.load import Studio
 from descant.gen.request import Request, RequestError
+from descant.gen.stream import play
 
 from .made import able
 
@@ -66,6 +68,27 @@ def test_tunes_and_stems_are_heard(player: Studio) -> None:
     assert not torch.equal(drums.codes, generate(player, request, stems={"drums": _clicks(140)}).codes)
     both = generate(player, request, stems={"drums": _clicks(100)}, melody=_sung([60, 64, 67, 72, 60]))
     assert not torch.equal(both.codes, drums.codes)
+
+
+def test_a_tune_counts_twice(player: Studio) -> None:
+    tune = torch.eye(12)[[0, 4, 7, 0] * 30]
+
+    def codes(**wishes: Any) -> torch.Tensor:
+        return generate(player, Request(genre="jazz", seed=3, duration=0.5, **wishes), melody=tune).codes
+
+    plain, weights = codes(guidance=4.0), {"rest": 4.0, "melody": against.TUNE}
+    assert torch.equal(plain, codes(guidance=weights, nested=True))
+    # the weights a person names are theirs
+    assert not torch.equal(plain, codes(guidance={"rest": 4.0, "melody": 4.0}))
+    own = Request(guidance={"melody": 5.0})
+    assert against.towards(own, tune) is own
+    for plainest in (Request(guidance=1.0), Request(guidance=0.5)):
+        assert against.towards(plainest, tune) is plainest
+    # without a tune nothing is nested
+    assert against.towards(Request(), None) == Request()
+    request = Request(genre="jazz", seed=3, duration=0.5, guidance=4.0)
+    playing = play(player, request, 0.5, melody=tune)
+    assert (playing.request.guidance, playing.request.nested) == (weights, True)  # type: ignore[attr-defined]
 
 
 def test_what_is_given_wins(player: Studio) -> None:
