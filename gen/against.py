@@ -21,7 +21,7 @@ from ..lm.sample import sample
 from . import fit
 from .generate import Music, Progress, decode, finish
 from .melody import sings, tune
-from .request import Plan, Request, RequestError, resolve
+from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve, resolve_continuation
 
 if TYPE_CHECKING:
     from .load import Studio
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 TUNE = 2.0
 #: Seconds by which what is given may differ in length from the music without a word about it.
 _EARLY = 0.5
+#: Seconds that are heard beyond the music's end, and the least in all, so that a beat is heard in time for short music.
+_BEYOND, _LEAST = 4.0, 12.0
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,25 @@ def generate(
 def hear(studio: Studio, request: Request, melody: Audio | Tensor | None, stems: Mapping[str, Audio] | None) -> Heard:
     """What the model is told of a melody and stems, of the first ``request.duration`` seconds; raises as generate."""
     check(studio)
+    sounds = {**(stems or {}), **({"melody": melody} if isinstance(melody, Audio) else {})}
+    lengths = {name: one.duration for name, one in sounds.items()}
+    # what lies beyond the music is not fitted, and its tempo, key and chords may be others
+    stems = {role: _beginning(one, request.duration) for role, one in (stems or {}).items()}
+    melody = _beginning(melody, request.duration) if isinstance(melody, Audio) else melody
     codec, notes = studio.codec, []
     frames = max(1, math.ceil(request.duration * codec.frame_rate - 1e-9))
-    plan, offset, found = _plan(request, melody, stems or {})
+    plan, offset, found = _plan(request, melody, stems)
     tune = None if melody is None else classes(melody, codec.frame_rate)[:frames]
     tokens: dict[str, Tensor] = {}
     if stems:
         with studio.at_work():
             tokens = _tokens(studio, stems, frames)
         notes += [f"the {role} given are silent, and not heard" for role in stems if role not in tokens]
-    sounds = {**(stems or {}), **({"melody": melody} if isinstance(melody, Audio) else {})}
-    for name, one in sounds.items():
-        if one.duration > request.duration + _EARLY:
-            notes.append(f"the {name} given: {one.duration:.2f} s, of which {request.duration:g} s are used")
-        elif one.duration < request.duration - _EARLY:
-            notes.append(f"the {name} given: {one.duration:.2f} s, after which the music is free")
+    for name, seconds in lengths.items():
+        if seconds > request.duration + _EARLY:
+            notes.append(f"the {name} given: {seconds:.2f} s, of which {request.duration:g} s are used")
+        elif seconds < request.duration - _EARLY:
+            notes.append(f"the {name} given: {seconds:.2f} s, after which the music is free")
     return Heard(plan, offset, tune, tokens, (*found, *notes))
 
 
@@ -115,6 +121,12 @@ def check(studio: Studio) -> None:
         raise RequestError(
             f"{studio.name} takes no melody and no stems: a model such as facebook/musicgen-melody takes a melody"
         )
+
+
+def _beginning(one: Audio, seconds: float) -> Audio:
+    """What of a sound is heard for so many seconds of music."""
+    heard = min(max(seconds + _BEYOND, _LEAST), DURATION_LIMITS[1])
+    return Audio(one.wav[..., : round(heard * one.rate)], one.rate)
 
 
 def classes(melody: Audio | Tensor, frame_rate: float) -> Tensor:
@@ -167,10 +179,17 @@ def _plan(request: Request, melody: Audio | Tensor | None, stems: Mapping[str, A
         harmony = replace(harmony, pitched=wavs[-1] if harmony.pitched is None else harmony.pitched + wavs[-1])
     found, offset, notes = fit.heard(whole, rate, request, harmony)
     given = {name: value for name, value in (("tempo", found.tempo), ("key", found.key)) if value is not None}
-    # where nothing is heard, the plan's own tempo and key hold
-    chosen = _without(plan, "chords", *given)
-    plan = replace(plan, chords=found.chords, **given, chosen=chosen)  # type: ignore[arg-type]
-    return plan, offset if found.tempo is not None else 0.0, notes
+    # what was said is in the plan's own notes
+    said = {*plan.notes, *resolve_continuation(replace(request, chords=())).notes}
+    notes = [note for note in notes if note not in said]
+    # where nothing is heard, the plan's own tempo, metre and key hold
+    plan = replace(plan, chords=found.chords, **given, chosen=_without(plan, "chords", *given))  # type: ignore[arg-type]
+    if found.tempo is None:
+        return plan, 0.0, notes
+    # a beat is heard, and not which of them begin bars
+    if "beats_per_bar" in plan.asked:
+        notes.append("where bars begin is not heard in the given music: the metre only says how long chords last")
+    return replace(plan, beats_per_bar=None, chosen=_without(plan, "beats_per_bar")), offset, notes
 
 
 def _without(plan: Plan, *names: str) -> dict[str, object]:

@@ -32,8 +32,8 @@ def wishes(command: argparse.ArgumentParser) -> None:
     draw.add_argument(
         "--guidance", default=None, metavar="G",
         help="how strictly wishes are followed, 0 to 20 (default: 3); or for some of text, genre, instruments, tempo, "
-        "beat, key, chords, melody, stems and the rest one each: text=4,key=2,rest=3; of one number a melody gets twice "
-        "its share",
+        "beat, key, chords, melody, stems and the rest one each: text=4,key=2,rest=3; with one "
+        "number, a melody counts twice",
     )  # fmt: skip
     draw.add_argument("--nested", action="store_true", help="each of those on top of the ones before it")
     draw.add_argument("--negative", metavar="SENTENCE", help="what to lead away from, such as 'loud drums, rock'")

@@ -100,6 +100,50 @@ def test_what_is_given_wins(player: Studio) -> None:
     assert "BPM" not in " ".join(free.notes) and "tempo" not in free.plan.chosen
 
 
+def test_the_bar_is_not_made_up(player: Studio) -> None:
+    late = Audio(torch.nn.functional.pad(_clicks(97.0).wav, (round(0.3 * RATE), 0)), RATE)
+    asked = Request(genre="rock", beats_per_bar=3, chords=("C", "F"), seed=1, duration=6.0)
+    heard = against.hear(player, asked, None, {"drums": late})
+    assert heard.offset == pytest.approx(0.3, abs=0.05)
+    # which beat begins a bar is not heard
+    assert heard.plan.beats_per_bar is None and heard.plan.condition(heard.offset).beats_per_bar is None
+    assert any("where bars begin" in note for note in heard.notes)
+    assert heard.plan.chords
+    assert heard.plan.chords[0][1] - heard.plan.chords[0][0] == pytest.approx(3 * 60 / 97, rel=0.01)
+    free = against.hear(player, Request(genre="rock", seed=1, duration=6.0), None, {"drums": late})
+    assert free.plan.beats_per_bar is None and "beats_per_bar" not in free.plan.chosen
+    assert not any("where bars begin" in note for note in free.notes)
+    # without a beat, the plan's own bars begin with the music
+    still = Audio(torch.sin(torch.arange(8 * RATE) * 2 * math.pi * 220 / RATE)[None] * 0.2, RATE)
+    alone = against.hear(player, Request(genre="rock", seed=1, duration=6.0), None, {"keys": still})
+    assert alone.offset == 0.0 and alone.plan.beats_per_bar == alone.plan.chosen["beats_per_bar"] == 4
+
+
+def test_notes_are_told_once(player: Studio) -> None:
+    request = Request(text="upbeat rock at 120 bpm without drums", tempo=100, seed=1, duration=1.0)
+    heard = against.hear(player, request, None, {"drums": _clicks(140.0)})
+    notes = (*heard.plan.notes, *heard.notes)
+    assert len(set(notes)) == len(notes)
+    assert sum("without drums" in note for note in notes) == 1
+    assert any("140 BPM: 100 is not followed" in note for note in notes)
+    slow = against.hear(player, Request(text="slow jazz", seed=1, duration=1.0), None, {"drums": _clicks(140.0)})
+    assert not any("--tempo" in note for note in (*slow.plan.notes, *slow.notes))
+
+
+def test_what_is_longer_is_cut(player: Studio) -> None:
+    beat = _clicks(100, 13.0)
+    long = Audio(torch.nn.functional.pad(beat.wav, (0, round(601 * RATE) - beat.wav.shape[1])), RATE)
+    request = Request(genre="rock", seed=1, duration=1.0)
+    made = generate(player, request, stems={"drums": long})
+    assert "the drums given: 601.00 s, of which 1 s are used" in made.notes
+    # what comes later is not heard
+    other = Audio(torch.cat([beat.wav[:, : 12 * RATE], _clicks(143, 40.0).wav], 1), RATE)
+    assert against.hear(player, request, None, {"drums": other}).plan == made.plan
+    tune = Audio(torch.cat([_sung([60, 64, 67, 72] * 8).wav, torch.randn(1, 600 * RATE)], 1), RATE)
+    one = generate(player, request, melody=tune)
+    assert torch.equal(one.codes, generate(player, request, melody=_sung([60, 64, 67, 72] * 8)).codes)
+
+
 def test_lengths_and_silence_are_told(player: Studio) -> None:
     beat = _clicks(100, 3.0)
     made = generate(player, Request(seed=1, duration=1.0), stems={"drums": beat, "bass": Audio(beat.wav * 0, RATE)})
