@@ -98,12 +98,16 @@ class Harmony:
     chords: Tensor | None
 
 
-def heard(whole: Tensor, rate: int, request: Request, harmony: Harmony | None = None) -> tuple[Plan, float, list[str]]:
+def heard(
+    whole: Tensor, rate: int, request: Request, harmony: Harmony | None = None, *, at: float = 0.0,
+    until: float | None = None,
+) -> tuple[Plan, float, list[str]]:  # fmt: skip
     """What is followed: what was said, except for tempo and key, which are heard in [C, T] where they can be.
 
     harmony: where keys and chords are heard, if that is known: drums have neither. Chords that are heard are followed;
-    else those asked for, one a bar from the first beat on. Returns the plan, seconds to the first beat, and notes on
-    what was contradicted.
+    else those asked for, one a bar from the first beat on, up to ``until`` or the end of what is heard, at least as
+    long as was asked for. at: seconds at which [C, T] begins; other times are counted from 0, too. Returns the plan,
+    seconds to the first beat, and notes on what was contradicted.
     """
     plan = resolve_continuation(replace(request, chords=()))
     notes = list(plan.notes)
@@ -124,20 +128,29 @@ def heard(whole: Tensor, rate: int, request: Request, harmony: Harmony | None = 
         plan = replace(plan, key=key.name)
     elif beat is None:
         notes.append("neither a steady beat nor a key is heard in what is given: the rest of its sound is followed")
-    offset = 0.0 if beat is None else beat.offset
+    offset = 0.0 if beat is None else (beat.offset + at) % (60.0 / beat.tempo)
     if harmony is not None and harmony.chords is not None:
-        times = None if beat is None else (beat.tempo, offset)
+        times = None if beat is None else (beat.tempo, beat.offset)
         plan = replace(plan, chords=listen_chords.chords(harmony.chords, rate, times, plan.key) or None)
+        plan = moved(plan, at)
     if request.chords and plan.chords:
         notes.append("chords are heard in the given music: those asked for are not followed")
     elif request.chords and plan.tempo is not None:
         usual = 4 if plan.genre is None else default_metre(plan.genre)
         bar = 60.0 / plan.tempo * (plan.asked.get("beats_per_bar") or usual)
-        laid = lay_out(request.chords, bar, max(request.duration, whole.shape[-1] / rate) + bar)
-        plan = replace(plan, chords=tuple((start + offset, end + offset, name) for start, end, name in laid))
+        end = at + whole.shape[-1] / rate if until is None else until
+        laid = lay_out(request.chords, bar, max(request.duration, end) + bar)
+        plan = moved(replace(plan, chords=laid), offset)
     elif request.chords:
         notes.append("no beat is heard in the given music, so chords have no place in it: say the tempo")
     return plan, offset, notes
+
+
+def moved(plan: Plan, by: float) -> Plan:
+    """``plan`` with its chords ``by`` seconds later."""
+    return (
+        plan if not plan.chords else replace(plan, chords=tuple((a + by, b + by, name) for a, b, name in plan.chords))
+    )
 
 
 def harmony(stems: Mapping[str, Tensor]) -> Harmony:

@@ -21,16 +21,18 @@ from ..codec.audio import Audio
 from ..lm.sample import stream
 from . import fit
 from .generate import Music, Progress, decode
-from .request import DURATION_LIMITS, Request, RequestError
+from .request import DURATION_LIMITS, Plan, Request, RequestError
 from .verbs import lacks
 
 if TYPE_CHECKING:
     from .load import Studio
 
+Chords = tuple[tuple[float, float, str], ...]
 #: Shortest stretch that can be played anew, s.
 SHORTEST = 0.1
 #: Seconds on either side of a stretch in which tempo, key and level are heard.
 _REACH = 60.0
+_LONGEST_BRIDGE = 60.0
 _SEAM = 0.02
 _LISTEN = 1.0
 #: Frames of real sound that the encoder hears around what is kept of its tokens.
@@ -60,10 +62,23 @@ def inpaint(
     check(studio)
     wav, rate = given.wav.float(), given.rate
     check_stretch(start, end, wav.shape[-1] / rate)
-    first, last = near(studio, start, end, rate)
+    return _within(studio, Audio(wav, rate), (start, end), request, progress)
+
+
+def _within(
+    studio: Studio, given: Audio, stretch: tuple[float, float], request: Request | None, progress: Progress | None,
+    heard: tuple[Plan, float, list[str]] | None = None,
+) -> Music:  # fmt: skip
+    """What is near the stretch, played; what is not, as it is. heard: times from the beginning of what is given."""
+    wav, rate = given.wav, given.rate
+    first, last = near(studio, *stretch, rate)
     shift = first / rate
-    made = played(studio, Audio(wav[:, first:last], rate), start - shift, end - shift, request, progress)
-    return replace(made, wav=torch.cat([wav[:, :first], made.wav, wav[:, last:]], 1))
+    if heard is not None:
+        plan, offset, notes = heard
+        heard = fit.moved(plan, -shift), offset - shift, notes
+    start, end = (time - shift for time in stretch)
+    made = played(studio, Audio(wav[:, first:last], rate), start, end, request, progress, heard=heard)
+    return replace(made, wav=torch.cat([wav[:, :first], made.wav, wav[:, last:]], 1), plan=fit.moved(made.plan, shift))
 
 
 def check(studio: Studio) -> None:
@@ -74,7 +89,7 @@ def check(studio: Studio) -> None:
 
 def check_stretch(start: float, end: float, seconds: float = math.inf) -> None:
     """Raise RequestError unless ``start`` to ``end`` is a stretch of music of ``seconds``."""
-    if not (0 <= start < end <= seconds + 1e-6) or not SHORTEST <= end - start <= DURATION_LIMITS[1]:
+    if not (0 <= start < end <= seconds + 1e-6) or not SHORTEST - 1e-6 <= end - start <= DURATION_LIMITS[1]:
         within = "begin at 0 s or later" if math.isinf(seconds) else f"lie within 0 to {seconds:g} s"
         raise RequestError(
             f"the stretch from {start:g} to {end:g} s must last {SHORTEST:g} to {DURATION_LIMITS[1]:g} s and {within}"
@@ -89,9 +104,9 @@ def near(studio: Studio, start: float, end: float, rate: int) -> tuple[int, int]
 
 def played(
     studio: Studio, given: Audio, start: float, end: float, request: Request | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, *, heard: tuple[Plan, float, list[str]] | None = None,
 ) -> Music:  # fmt: skip
-    """:func:`inpaint`, all of ``given`` being near the stretch."""
+    """:func:`inpaint`, all of ``given`` being near the stretch. heard: of :func:`fit.heard`, if that was done."""
     request = (request or Request()).seeded()
     wav, rate, codec = given.wav.float(), given.rate, studio.codec
     kept = torch.cat([wav[:, : round(start * rate)], wav[:, round(end * rate) :]], 1)
@@ -100,9 +115,12 @@ def played(
             f"{kept.shape[-1] / rate:.2f} s of the music are left around the stretch: leave {fit.SHORTEST:g} s or more"
         )
     fit.check_sound(kept, rate)
-    # the beat is counted in what comes before, where there is enough of it
-    before = kept[:, : round(start * rate)]
-    plan, offset, notes = fit.heard(before if start > 4 else kept, rate, request)
+    if heard is None:
+        # the beat is counted on one side: across the stretch it need not go on
+        before, after = wav[:, : round(start * rate)], wav[:, round(end * rate) :]
+        longer, at = (before, 0.0) if before.shape[-1] >= after.shape[-1] else (after, end)
+        heard = fit.heard(longer, rate, request, at=at, until=wav.shape[-1] / rate)
+    plan, offset, notes = heard
     boost = fit.boost(kept, rate)
     mono = audio.resample(fit.mono(wav), rate, codec.rate) * boost
     grid = _grid(studio, mono.shape[-1], start, end)
@@ -113,7 +131,7 @@ def played(
             unknown = torch.full((future.shape[0], grid.before + grid.gap), -1)
             stems = {"mix": torch.cat([unknown, future], 1)}
         shift = grid.origin / codec.rate
-        condition = replace(plan.condition(beat_offset=offset - shift), stems=stems)
+        condition = replace(plan.condition(beat_offset=offset - shift, shift=-shift), stems=stems)
         # as many frames as are heard are told; those of the stretch are taken
         frames = stream(
             studio.engine, grid.gap + grid.after, condition, prompt=prompt if grid.before else None,
@@ -143,20 +161,29 @@ def loop(
     wav, rate = given.wav.float(), given.rate
     fit.check_sound(wav, rate)
     request = (request or Request()).seeded()
-    plan, _, _ = fit.heard(wav, rate, request)
+    plan, offset, notes = fit.heard(wav, rate, request, until=wav.shape[-1] / rate + _LONGEST_BRIDGE)
     length = wav.shape[-1] / rate
     if seconds is None:
         beats = request.beats_per_bar or 4
         seconds = 2.0 if plan.tempo is None else bridge(length, 60.0 * beats / plan.tempo)
-    if not SHORTEST <= seconds <= 60:
-        raise RequestError(f"a bridge of {seconds:g} s: from {SHORTEST:g} to 60 s")
+    if not SHORTEST <= seconds <= _LONGEST_BRIDGE:
+        raise RequestError(f"a bridge of {seconds:g} s: from {SHORTEST:g} to {_LONGEST_BRIDGE:g} s")
     # turned by half, the seam is a stretch in the middle
     half, extra = wav.shape[-1] // 2, round(seconds * rate)
     turned = torch.cat([wav[:, half:], wav.new_zeros(wav.shape[0], extra), wav[:, :half]], 1)
     start = (wav.shape[-1] - half) / rate
-    made = inpaint(studio, Audio(turned, rate), start, start + extra / rate, request, progress)
+    turn = half / rate
+    heard = replace(plan, chords=_turned(plan.chords or (), turn, length + extra / rate) or None), offset - turn, notes
+    made = _within(studio, Audio(turned, rate), (start, start + extra / rate), request, progress, heard)
     back = wav.shape[-1] - half + extra
-    return replace(made, wav=torch.cat([made.wav[:, back:], made.wav[:, :back]], 1))
+    return replace(made, wav=torch.cat([made.wav[:, back:], made.wav[:, :back]], 1), plan=plan)
+
+
+def _turned(chords: Chords, turn: float, whole: float) -> Chords:
+    """Chords of a loop that lasts ``whole`` s as they are heard from ``turn`` s on: to its end, then from its start."""
+    to_end = [(a - turn, min(b, whole) - turn, name) for a, b, name in chords if a < whole and b > turn]
+    again = [(a + whole - turn, min(b, turn) + whole - turn, name) for a, b, name in chords if a < turn]
+    return (*to_end, *again)
 
 
 def bridge(length: float, bar: float) -> float:
