@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> None:
     accompany.check_parts(parts)
     files = [path for paths in given.values() for path in paths]
     _check(files, targets[0])
+    suffix = "flac" if targets[0].lower().endswith(".flac") else "wav"
+    names = (*given, *(f"{stem_files.NEW}{part}" for part in parts))
+    _check_apart(args, files, [targets[0]] if folder is None else [targets[0], *_places(folder, names, suffix)])
     studio = studio_of(args)
     accompany.check(studio, parts)
     sounds = stem_files.gathered(given)
@@ -91,7 +94,6 @@ def run(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     with progress_bar(args.quiet, "music") as progress:
         made = accompany.accompany(studio, whole, parts, request, separator=args.separator, progress=progress)
-    suffix = "flac" if targets[0].lower().endswith(".flac") else "wav"
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with delivered(targets) as paths:
@@ -148,10 +150,16 @@ def _given(args: argparse.Namespace) -> tuple[dict[str, list[Path]], list[str]]:
 
     found: dict[str, list[Path]] = {}
     notes = []
-    for path in sorted(Path(args.input).iterdir()):
+    taken: dict[str, Path] = {}
+    # what is called by a part itself comes first
+    for path in sorted(Path(args.input).iterdir(), key=lambda path: (path.stem.lower().startswith("new-"), path)):
         called = path.stem.lower().removeprefix("new-")
         if path.suffix.lower() not in _SOUND or called in _WHOLE or not path.is_file():
             continue
+        if path.stem.lower().startswith("new-") and called in taken:
+            notes.append(f"{path.name} is left out: {taken[called].name} is there, too")
+            continue
+        taken[called] = path
         role = called if called == "residual" else role_of(called)
         if role != called:
             notes.append(f"{path.name} is heard as {role}")
@@ -161,6 +169,26 @@ def _given(args: argparse.Namespace) -> tuple[dict[str, list[Path]], list[str]]:
             f"{args.input} holds no stems: name a file by what plays, such as drums.wav or bass.wav"
         )
     return found, notes
+
+
+def _places(folder: Path, names: Sequence[str], suffix: str) -> list[str]:
+    """Files that stems may be written to; those of a mix come by any name of a part."""
+    from ..lm.condition import ROLES
+
+    known = [name for name in names if name] + ([*ROLES, "residual"] if "" in names else [])
+    return [str(folder / f"{name}.{suffix}") for name in known]
+
+
+def _check_apart(args: argparse.Namespace, files: Sequence[Path], targets: Sequence[str]) -> None:
+    """Refuse to write over what is given, and into a folder of stems, where what is new would pass for given."""
+    given = {path.resolve() for path in files}
+    home = Path(args.input).resolve() if args.input is not None and Path(args.input).is_dir() else None
+    for name in targets:
+        place = Path(name).resolve()
+        if name != "-" and place in given:
+            raise RequestError(f"{name} is a file that is given: choose another name or another folder")
+        if name != "-" and home is not None and home in place.parents:
+            raise RequestError(f"{name} lies in the folder that is given: choose another folder")
 
 
 def _check(files: Sequence[Path], target: str) -> None:

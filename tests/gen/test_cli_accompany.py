@@ -112,6 +112,41 @@ def test_a_folder_is_read_by_the_names_of_its_files(run: Run, band: dict[str, to
     assert status == 1 and "none holds no stems" in err
 
 
+def test_what_is_given_is_never_written_over(run: Run) -> None:
+    Path("stems").mkdir()
+    for role in ("drums", "bass"):
+        Path(f"{role}.wav").replace(f"stems/{role}.wav")
+    Path("link").symlink_to("stems")
+    Path("lead.wav").replace("voice.wav")
+    one = ("--stem", "drums=stems/drums.wav")
+    kept = {path: path.read_bytes() for path in (Path("voice.wav"), *Path("stems").iterdir())}
+    for words in (
+        ("stems", "-o", "stems/"), ("stems", "-o", "link/"), ("stems", "-o", "x.wav", "--stems-to", "stems"),
+        ("stems", "-o", "x.wav", "--stems-to", "stems/more"), ("link", "-o", "stems/drums.wav"),
+        ("stems", "-o", "stems/all.wav"), (*one, "-o", "stems/"), (*one, "-o", "link/drums.wav"),
+        (*one, "-o", "x.wav", "--stems-to", "stems"), ("voice.wav", "-o", "./"), ("voice.wav", "-o", "voice.wav"),
+    ):  # fmt: skip
+        status, _, err = run("accompany", *words, "--add", "keys", model="no-such-model")
+        assert status == 2 and "choose another" in err and err.count("\n") == 1, words
+    assert kept == {path: path.read_bytes() for path in (Path("voice.wav"), *Path("stems").iterdir())}
+    # beside stems that are not of the names that come out there is room
+    Path("stems/drums.wav").replace("stems/loop.wav")
+    status, _, err = run("accompany", "--stem", "drums=stems/loop.wav", "--add", "keys", "--seed", 1, "-o", "stems/")
+    assert status == 0, err
+    assert Path("stems/loop.wav").read_bytes() == kept[Path("stems/drums.wav")]
+
+
+def test_a_new_part_is_not_counted_twice(run: Run) -> None:
+    Path("stems").mkdir()
+    for name in ("strings", "new-strings", "new-bass"):
+        Path(f"stems/{name}.wav").write_bytes(Path("lead.wav").read_bytes())
+    status, out, _ = run("accompany", "stems", "--add", "keys", "--seed", 1, "-o", "out/", "--json")
+    row = json.loads(out)["results"][0]
+    assert status == 0 and set(row["given"]) == {"strings", "bass"}
+    assert "new-strings.wav is left out: strings.wav is there, too" in row["notes"]
+    assert torch.equal(read("out/strings.wav").wav, read("lead.wav").wav)
+
+
 def test_where_the_sum_would_clip_everything_is_turned_down_alike(run: Run) -> None:
     time = np.arange(2 * RATE) / RATE
     for role, pitch in (("bass", 55), ("lead", 440)):
