@@ -88,13 +88,14 @@ def accompany(
     added: dict[str, Tensor] = {}
     codes: dict[str, Tensor] = {}
     with studio.at_work():
-        heard = {role: fit.encode(studio, wav * boost, rate, frames) for role, wav in _present(stems).items()}
+        present = _present(stems)
+        heard = {role: fit.encode(studio, wav * boost, rate, frames) for role, wav in present.items()}
         if not heard:
             notes.append("what is given has no part that could be heard by itself: only its tempo and key are followed")
         for number, role in enumerate(sorted(add, key=_place)):
             if role in heard:
                 notes.append(f"there are {role} already: the new {role} do not hear them")
-            context = {name: tokens for name, tokens in {**heard, **codes}.items() if name != role}
+            context = {name: tokens for name, tokens in heard.items() if name != role}
             condition = replace(told, target=role, stems=context or None)
             made = sample(
                 studio.engine, frames, condition, settings=settings, seed=_seed(plan.seed, number),
@@ -103,6 +104,11 @@ def accompany(
             )  # fmt: skip
             codes[role] = made[:books]
             added[role] = _sound(studio, made, rate, whole.shape) / boost
+            # where two play one part, the parts to come hear both
+            both = (
+                None if role not in present else fit.encode(studio, (present[role] + added[role]) * boost, rate, frames)
+            )
+            heard[role] = codes[role] if both is None else both
     return Accompaniment(rate=rate, given=stems, added=added, codes=codes, plan=plan, notes=tuple(notes))
 
 

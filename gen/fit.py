@@ -26,6 +26,8 @@ SHORTEST = 1.0
 TRAINED = -20.0
 #: A beat or a key that is heard less clearly is not told.
 _STEADY, _CLEAR = 0.09, 0.02
+#: Frames that are encoded at a time.
+_PIECE = 500
 #: A stem quieter than this, dB of the whole, is not there.
 ABSENT = -45.0
 
@@ -68,7 +70,11 @@ def encode(studio: Studio, wav: Tensor, rate: int, frames: int) -> Tensor:
     codec = studio.codec
     one = audio.resample(mono(wav), rate, codec.rate)
     one = torch.nn.functional.pad(one, (0, max(0, frames * codec.hop - one.shape[-1])))
-    codes: Tensor = codec.encode(one.expand(codec.channels, -1)[None], books=studio.lm.config.books)[0]
+    one = one.expand(codec.channels, -1)[None]
+    # piece by piece: the whole at once takes memory by its length
+    encoder = codec.encoder_stream(studio.lm.config.books)
+    pieces = [encoder.push(part) for part in torch.split(one, _PIECE * codec.hop, dim=-1)]
+    codes = torch.cat([*pieces, encoder.finish()], -1)[0]
     return codes[:, :frames]
 
 

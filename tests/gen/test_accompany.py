@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from descant.codec.audio import Audio
+from descant.gen import accompany as accompany_module
 from descant.gen import fit as module
 from descant.gen.accompany import accompany
 from descant.gen.load import Studio
@@ -100,6 +101,41 @@ def test_the_music_wins_over_wishes(player: Studio, band: dict[str, Audio], monk
 def test_parts_that_are_there_already_are_told(player: Studio, band: dict[str, Audio]) -> None:
     made = accompany(player, band, ["drums"], Request(seed=0))
     assert any("drums already" in note for note in made.notes) and set(made.added) == {"drums"}
+
+
+def test_a_later_stem_hears_both_that_play_one_part(
+    player: Studio, band: dict[str, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    real = accompany_module.sample
+
+    def spy(engine, frames, condition, **more):
+        told.append(condition)
+        return real(engine, frames, condition, **more)
+
+    monkeypatch.setattr(accompany_module, "sample", spy)
+    made = accompany(player, band, ["drums", "keys"], Request(seed=1))
+    assert "drums" not in told[0].stems and set(told[1].stems) == {"drums", "bass"}
+    heard = told[1].stems["drums"]
+    boost = module.boost(sum(one.wav for one in band.values()), RATE)
+    both = made.given["drums"] + made.added["drums"]
+    assert torch.equal(heard, module.encode(player, both * boost, RATE, heard.shape[1]))
+    assert not torch.equal(heard, module.encode(player, made.given["drums"] * boost, RATE, heard.shape[1]))
+    assert not torch.equal(heard, made.codes["drums"])
+
+
+def test_long_sound_is_encoded_piece_by_piece(player: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, books = player.codec, player.lm.config.books
+    wav = 0.1 * torch.randn(1, 3 * codec.rate + 77, generator=torch.Generator().manual_seed(0))
+    frames = -(-wav.shape[-1] // codec.hop)
+    whole = codec.encode(wav.expand(codec.channels, -1)[None], books=books)[0]
+    monkeypatch.setattr(module, "_PIECE", 20)
+    monkeypatch.setattr(type(codec), "encode", lambda *_, **__: pytest.fail("encoded as a whole"))
+    codes = module.encode(player, wav, codec.rate, frames)
+    assert codes.shape == whole.shape == (books, frames)
+    # sums of another shape may differ in the last bit, and a token at a border with them
+    assert float((codes == whole).float().mean()) > 0.995
+    assert module.encode(player, wav, codec.rate, frames + 30).shape == (books, frames + 30)
 
 
 def test_stems_of_other_lengths_rates_and_channels(player: Studio, band: dict[str, Audio]) -> None:
