@@ -20,7 +20,8 @@ from ..lm.condition import ROLES, Condition
 from ..lm.sample import sample
 from . import fit
 from .generate import Music, Progress, decode, finish
-from .melody import sings, tune
+from .melody import check as check_tune
+from .melody import tune
 from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve, resolve_continuation
 
 if TYPE_CHECKING:
@@ -135,13 +136,10 @@ def classes(melody: Audio | Tensor, frame_rate: float) -> Tensor:
         if melody.dim() != 2 or melody.shape[1] != 12 or not len(melody):
             raise ValueError(f"a melody as a tensor is [frames, 12], got {list(melody.shape)}")
         return melody.float()
-    wav = melody.wav.float()
-    if not bool(torch.isfinite(wav).all()):
-        raise ValueError("the melody holds values that are not numbers: export it again")
+    wav = fit.mono(melody.wav.float())
+    check_tune(wav, melody.rate)
     pitch = tune(wav, melody.rate, frame_rate)
     rest = pitch.isnan()
-    if not sings(pitch, frame_rate):
-        raise ValueError("no tune is heard in the melody given: sing, whistle or play it alone, without drums")
     found = torch.nn.functional.one_hot(pitch.nan_to_num().round().long() % 12, 12).float()
     return found * ~rest[:, None]
 

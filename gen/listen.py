@@ -97,12 +97,7 @@ def key(wav: Tensor, rate: int) -> Key | None:
     size = 1 << round(math.log2(rate * 0.5))
     if mono.shape[-1] < size or float(mono.abs().max()) < _SILENCE:
         return None
-    level = stft(mono, size, size // 2)[0].abs()
-    around = F.avg_pool1d(level.t()[:, None], 31, 1, 15)[:, 0].t()
-    middle = level[1:-1]
-    peaks = (middle > level[:-2]) & (middle > level[2:]) & (middle > 2 * around[1:-1])
-    filters = chroma_filters(rate, size, high=_HIGHEST)[:, 1:-1]
-    sounds = (filters @ (middle * peaks / level.mean()).log1p()).sum(1)
+    sounds = (chroma_filters(rate, size, high=_HIGHEST)[:, 1:-1] @ peaks(mono, size, size // 2)).sum(1)
     if float(sounds.max()) <= 0 or float(sounds.std()) < _EVEN * float(sounds.mean()):
         return None
     profiles = torch.tensor(
@@ -111,6 +106,18 @@ def key(wav: Tensor, rate: int) -> Key | None:
     fits = torch.corrcoef(torch.cat([sounds[None], profiles]))[0, 1:]
     order = fits.argsort(descending=True)
     return Key(KEYS[int(order[0])], float(fits[order[0]] - fits[order[1]]))
+
+
+def peaks(mono: Tensor, size: int, hop: int) -> Tensor:
+    """How much stands out of the spectrum of mono [1, T], log: [size // 2 - 1, F], the lowest and highest bin left out.
+
+    Peaks among their neighbours and twice as loud as what is around: notes are, drums have none in frequency.
+    """
+    level = stft(mono, size, hop)[0].abs()
+    around = F.avg_pool1d(level.t()[:, None], 31, 1, 15)[:, 0].t()
+    middle = level[1:-1]
+    high = (middle > level[:-2]) & (middle > level[2:]) & (middle > 2 * around[1:-1])
+    return (middle * high / level.mean()).log1p()
 
 
 def onsets(wav: Tensor, rate: int) -> tuple[Tensor, float]:

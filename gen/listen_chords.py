@@ -13,8 +13,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..codec.stft import chroma_filters, stft
+from ..codec.stft import chroma_filters
 from ..lm.vocab import KEYS
+from .listen import peaks
 
 #: Hz: where notes are looked for, and where the bass ends.
 _LOW, _HIGHEST, _BASS = 60.0, 1200.0, 200.0
@@ -76,12 +77,7 @@ def chords(wav: Tensor, rate: int, beat: tuple[float, float] | None = None, key:
 
 def _pitches(mono: Tensor, rate: int, size: int, hop: int) -> tuple[Tensor, Tensor]:
     """How much each pitch class sounds in each frame, and in the bass: two [12, F]."""
-    level = stft(mono, size, hop)[0].abs()
-    around = torch.nn.functional.avg_pool1d(level.t()[:, None], 31, 1, 15)[:, 0].t()
-    middle = level[1:-1]
-    # drums have no peaks in frequency
-    peaks = middle * ((middle > level[:-2]) & (middle > level[2:]) & (middle > 2 * around[1:-1]))
-    sounds = (peaks / level.mean()).log1p()
+    sounds = peaks(mono, size, hop)
     upper = chroma_filters(rate, size, low=_LOW, high=_HIGHEST)[:, 1:-1] @ sounds
     lower = chroma_filters(rate, size, low=_LOW / 1.5, high=_BASS)[:, 1:-1] @ sounds
     return upper, lower

@@ -146,17 +146,19 @@ class Studio:
 
     def stream(
         self, text: str | None = None, seconds: float | None = None, gain: float = 0.0,
-        melody: Sound | Tensor | None = None, **wishes: Unpack[Wishes],
+        melody: Sound | Tensor | None = None, stems: Mapping[str, Sound] | None = None, **wishes: Unpack[Wishes],
     ) -> Playing:  # fmt: skip
         """Play new music while it is made; see :class:`descant.gen.stream.Playing`, an iterator of blocks of sound.
 
-        seconds: how long; None plays until nobody asks any more. melody: for MusicGen's melody models. Raises
-        RequestError.
+        seconds: how long; None plays until nobody asks any more. melody and stems: as for :meth:`generate`; what is
+        made to go with them has an end, save of a MusicGen, which begins its melody again. Raises RequestError, and
+        AudioError for files that hold no sound.
         """
         from .request import Request
         from .stream import play
 
-        return play(self, Request(text=text, **wishes), seconds, gain, _melody(melody))
+        heard = {role: sound(one) for role, one in (stems or {}).items()}
+        return play(self, Request(text=text, **wishes), seconds, gain, _melody(melody), heard or None)
 
     @cached_property
     def engine(self) -> Any:

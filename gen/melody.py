@@ -34,6 +34,7 @@ _SPAN = 20.0  # seconds decided at a time
 _AROUND = 2.0  # seconds heard on both sides of them
 _HELD = 0.12  # seconds that a note of a tune lasts: drums of the built-in arranger hold no pitch as long
 _SUNG, _LEAST = 0.03, 0.2  # share and seconds of such notes that make a tune
+_STRETCH, _FRAMES = 30.0, 25.0  # seconds in which they are looked for at a time, and how often a second
 _BATCH = 200  # frames transformed at a time
 # shape of the kernels: half a lobe in semitones and at least in Hz, depth of the troughs, fall with frequency
 _LOBE, _NARROWEST, _TROUGH, _TILT = 1.5, 20.0, 0.2, 0.7
@@ -275,8 +276,22 @@ def _candidates(strength: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarra
     return pitch, np.where(found < 0, -1e3, found)
 
 
-def sings(pitch: Tensor, frame_rate: float) -> bool:
-    """Whether pitch [F] (MIDI, NaN in rests) holds a tune: notes that last, which drums do not have.
+def check(wav: Tensor, rate: int) -> None:
+    """Raise ValueError for wav [C, T] that holds what is no number, or no tune that a generator could follow."""
+    if not bool(torch.isfinite(wav).all()):
+        raise ValueError("the melody holds values that are not numbers: export it again")
+    if not sings(wav, rate):
+        raise ValueError("no tune is heard in the melody given: sing, whistle or play it alone, without drums")
+
+
+def sings(wav: Tensor, rate: int) -> bool:
+    """Whether some 30 s of wav [C, T] hold a tune: notes that last, which drums do not have."""
+    parts = torch.split(wav, round(_STRETCH * rate), -1)
+    return any(_lasts(tune(part, rate, _FRAMES), _FRAMES) for part in parts)
+
+
+def _lasts(pitch: Tensor, frame_rate: float) -> bool:
+    """Whether enough of pitch [F] (MIDI, NaN in rests) are notes that last.
 
     What lies at the lowest pitch that is looked for, as the thump of a drum does, does not count.
     """

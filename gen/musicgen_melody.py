@@ -12,14 +12,12 @@ from ..codec import audio
 from ..codec.audio import Audio
 from ..lm import chroma
 from .fit import mono
-from .melody import sings, tune
+from .melody import check
 from .request import RequestError
 
 #: Shortest sound that is followed, s: about one frame of the model's ear.
 SHORTEST = 0.5
 _SILENCE = 1e-4  # -80 dB of full scale
-_STRETCH = 30.0  # s in which a tune is looked for at a time
-_FRAMES = 25.0  # looked for so often a second
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,16 @@ def lead(melody: Audio | Tensor, seconds: float | None) -> tuple[Lead, tuple[str
     wav, length = melody.wav.float(), melody.wav.shape[-1] / melody.rate
     if length < SHORTEST:
         raise ValueError(f"the melody lasts {length:.2f} s: give {SHORTEST:g} s or more")
-    if not bool(torch.isfinite(wav).all()):
-        raise ValueError("the melody holds values that are not numbers: export it again")
     if float(wav.abs().max()) < _SILENCE:
         raise ValueError("the melody is silent: there is nothing to follow")
     one = mono(wav)
     if seconds is not None:  # what lies beyond the music is not followed, and need not be held
         one = one[:, : math.ceil((seconds + chroma.LONGEST) * melody.rate)]
     one = audio.resample(one, melody.rate, chroma.RATE)
-    if not _sings(one):
-        raise ValueError("no tune is heard in the melody given: sing, whistle or play it alone, without drums")
+    check(one, chroma.RATE)
     notes: tuple[str, ...] = ()
     if seconds is None or length < seconds - 0.05:
         notes = (f"the melody lasts {length:.1f} s and is begun again where it ends",)
     elif length > seconds + 0.05:
         notes = (f"the melody lasts {length:.1f} s: its first {seconds:g} s are followed",)
     return Lead(one), notes
-
-
-def _sings(wav: Tensor) -> bool:
-    """Whether a tune is heard in some stretch of wav [1, T] at 32 kHz."""
-    for part in torch.split(wav, round(_STRETCH * chroma.RATE), 1):
-        if sings(tune(part, chroma.RATE, _FRAMES), _FRAMES):
-            return True
-    return False

@@ -1,8 +1,8 @@
 """A MusicGen heard while it plays, for as long as somebody listens; see :mod:`descant.gen.musicgen_windows`.
 
-The first sound needs some ten frames, a fifth of a second of music: three for the delay of the codebooks, and what the
-codec's decoder looks ahead. A change of wishes begins a new window at once, so it costs what every window costs: the
-last 12 s are read again.
+The first sound needs twelve frames, a quarter of a second of music, which are decoded four at a time because the
+decoder looks four ahead, and three steps more for the delay of the codebooks. A change of wishes begins a new window at
+once, so it costs what every window costs: the last 12 s are read again.
 """
 
 from __future__ import annotations

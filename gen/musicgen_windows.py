@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .request import seed_of
+
 if TYPE_CHECKING:
     from ..lm.musicgen import Conditions
     from ..lm.sample import SamplingSettings
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 #: Seconds the models were trained on, and how many of them a further window hears again.
 WINDOW, HEARD = 30.0, 12.0
-_WORD = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,3 @@ class Windows:
 def said() -> str:
     """How long music is made, in a line."""
     return f"made in windows of {WINDOW:g} s, each of which hears the last {HEARD:g} s before it"
-
-
-def seed_of(seed: int, window: int) -> int:
-    """A seed for each window, the first one's as given: the same noise twice would be heard as a loop."""
-    return seed if not window else (seed ^ (window * 0x9E3779B97F4A7C15)) & _WORD

@@ -141,6 +141,15 @@ class Request:
         return self if self.seed is not None else replace(self, seed=random.SystemRandom().randrange(1_000_000))
 
 
+def seed_of(seed: int, number: int) -> int:
+    """The seed of stretch ``number`` of a piece; the first one's, 0, is the piece's own.
+
+    The same noise twice would be heard as a loop. Neighbouring numbers get seeds that are far apart (steps of the
+    golden ratio of a word, Knuth, The Art of Computer Programming 3, section 6.4).
+    """
+    return (seed ^ (number * 0x9E3779B97F4A7C15)) % _SEEDS
+
+
 def guidance_of(typed: str) -> float | dict[str, float]:
     """``3`` or ``text=3,key=2``."""
     weights = {}

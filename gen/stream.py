@@ -26,7 +26,7 @@ from ..codec.audio import Audio
 from ..lm.condition import Condition
 from ..lm.sample import stream as sample
 from .generate import FADES
-from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve
+from .request import DURATION_LIMITS, Plan, Request, RequestError, resolve, seed_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -211,7 +211,7 @@ class Player(Playing):
         prompt = torch.stack(list(self._heard), 1) if self._heard else None
         start = (done - len(self._heard)) / self._frame_rate
         plan = self._legs[-1].plan
-        settings, seed = self.request.sampling, (plan.seed ^ (done * 0x9E3779B97F4A7C15)) & _WORD
+        settings, seed = self.request.sampling, seed_of(plan.seed, done)
         return sample(
             self.studio.engine, frames, self._condition(start), prompt=prompt, settings=settings, seed=seed,
             negative=self.request.away,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from descant.codec.audio import Audio
+from descant.codec.audio import Audio, write
 from descant.gen import against
 from descant.gen.generate import generate
 from descant.gen.load import Studio
@@ -117,6 +118,19 @@ def test_the_bar_is_not_made_up(player: Studio) -> None:
     still = Audio(torch.sin(torch.arange(8 * RATE) * 2 * math.pi * 220 / RATE)[None] * 0.2, RATE)
     alone = against.hear(player, Request(genre="rock", seed=1, duration=6.0), None, {"keys": still})
     assert alone.offset == 0.0 and alone.plan.beats_per_bar == alone.plan.chosen["beats_per_bar"] == 4
+
+
+def test_a_studio_streams_against_stems(player: Studio, tmp_path: Path) -> None:
+    clicks = _clicks(97.0, 3.0)
+    write(tmp_path / "drums.wav", Audio(clicks.wav / 2, RATE))
+    stems = {"drums": tmp_path / "drums.wav"}
+    blocks = player.stream(seconds=0.5, stems=stems, genre="jazz", seed=3)
+    assert blocks.plan.tempo == pytest.approx(97.0, rel=0.01)
+    heard = torch.cat([block.wav for block in blocks], 1)
+    free = torch.cat([block.wav for block in player.stream(seconds=0.5, genre="jazz", seed=3)], 1)
+    assert heard.shape == free.shape and not torch.equal(heard, free)
+    with pytest.raises(RequestError, match="has an end"):
+        player.stream(stems=stems)
 
 
 def test_notes_are_told_once(player: Studio) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from descant.gen.melody import Tune, TuneSettings, tune
+from descant.gen.melody import Tune, TuneSettings, check, sings, tune
 
 
 def note(pitch: float, seconds: float, rate: int = 22050, partials: int = 8, fall: float = 0.6) -> torch.Tensor:
@@ -93,3 +93,16 @@ def test_short_sounds_and_wrong_ones() -> None:
         TuneSettings(window=1.0)
     with pytest.raises(ValueError, match="frame rate"):
         Tune(16000, 0.0)
+
+
+def test_a_tune_anywhere_is_one() -> None:
+    line = torch.cat([note(pitch, 0.4) for pitch in (72, 76, 79, 71)])[None]
+    rest = torch.zeros(1, 100 * 22050)
+    # a short tune in long sound, of which it is a hundredth
+    assert sings(line, 22050) and sings(torch.cat([rest, line], 1), 22050)
+    assert not sings(rest[:, : 2 * 22050], 22050)
+    check(line, 22050)
+    with pytest.raises(ValueError, match="no tune"):
+        check(rest[:, : 2 * 22050], 22050)
+    with pytest.raises(ValueError, match="not numbers"):
+        check(line * float("nan"), 22050)
