@@ -21,7 +21,7 @@ from ..codec.sink import sound
 from ..codec.stft import mel
 from ..lm.sample import sample
 from . import fit
-from .generate import LOUDNESS, Music, Progress, decode, fade
+from .generate import Music, Progress, decode, fade
 from .load import Studio
 from .request import Plan, Request, resolve_continuation
 
@@ -108,9 +108,8 @@ def continuation(studio: Studio, given: Audio, request: Request, progress: Progr
         raise ValueError("the given music ends in silence: cut the silence off, or make new music with 'generate'")
     mono = audio.resample(fit.mono(tail), given.rate, codec.rate)
     count = min(window, mono.shape[-1] // codec.hop)
-    # the model knows music of ordinary loudness: what it hears is brought there, what it plays is brought back
-    loudness = audio.loudness(mono, codec.rate)
-    boost = 1.0 if math.isinf(loudness) else 10 ** (max(-40.0, min(60.0, LOUDNESS - loudness)) / 20)
+    # the model knows music of one loudness: what it hears is brought there, what it plays is brought back
+    boost = fit.boost(mono, codec.rate)
     settings = request.sampling
     if plan.empty and request.negative is None:
         settings = replace(settings, guidance=1.0)  # nothing to follow: half the work

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: Shortest music that is worked on, s.
 SHORTEST = 1.0
 #: Loudness of the music the models were trained on, LUFS: what is heard is brought there, what is played brought back.
+#: In mono, pieces as they are rendered for training have this on average, and nearly all are within 3 dB of it.
 TRAINED = -20.0
 #: A beat or a key that is heard less clearly is not told.
 _STEADY, _CLEAR = 0.09, 0.02

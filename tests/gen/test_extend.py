@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from descant.codec import audio
+from descant.codec.audio import Audio
+from descant.gen import extend, fit
 from descant.gen.extend import _settle
+from descant.gen.request import Request
+
+from .made import able
 
 RATE = 8000
 
@@ -41,3 +47,21 @@ def test_ordinary_neighbours_and_silence_are_left_alone() -> None:
     for follows in (_noise(1, 0.1, 1), _noise(1, 0.0, 1), _noise(0, 0.1, 1)):
         assert bool((_settle(tail, follows, RATE, 4000) == 1).all())
     assert bool((_settle(tail * 0, _noise(1, 0.2, 1), RATE, 4000) == 1).all())
+
+
+@pytest.mark.parametrize("level", [0.003, 0.5])
+def test_what_is_heard_has_the_loudness_of_training(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Tensor] = []
+    real = extend._encode
+
+    def spy(studio: object, mono: Tensor, count: int) -> Tensor:
+        heard.append(mono)
+        return real(studio, mono, count)
+
+    monkeypatch.setattr(extend, "_encode", spy)
+    player = able()
+    given = Audio(_noise(2.0, level, 0), RATE)
+    more = extend.continuation(player, given, Request(seed=1, duration=1.0))
+    assert audio.loudness(heard[0], player.codec.rate) == pytest.approx(fit.TRAINED, abs=0.2)
+    # and what follows is brought back: no louder or quieter than the codec's own retelling allows
+    assert float(more.wav[:, : more.overlap].square().mean().sqrt()) == pytest.approx(level, rel=0.5)
