@@ -8,7 +8,7 @@ from descant.codec.audio import Audio
 from descant.codec.sink import sound
 from descant.gen import generate as making
 from descant.gen.extend import extend_file
-from descant.gen.request import Request, RequestError, key_of, resolve, resolve_continuation
+from descant.gen.request import Request, RequestError, key_of, resolve, resolve_continuation, seed_of
 from descant.lm import vocab
 
 
@@ -23,6 +23,14 @@ def tone(seconds, rate=44100, channels=1, level=0.2):
 
 
 # requests
+
+
+def test_every_stretch_of_a_piece_has_a_seed_of_its_own():
+    assert seed_of(7, 0) == 7
+    seeds = {seed_of(seed, number) for seed in range(50) for number in range(200)}
+    assert len(seeds) == 50 * 200
+    # each may be asked for
+    assert all(Request(seed=seed).seed == seed for seed in list(seeds)[:100])
 
 
 @pytest.mark.parametrize(
