@@ -23,14 +23,13 @@ from ..lm.condition import ROLES
 from ..lm.sample import sample
 from . import fit
 from .generate import FADES, Progress, decode, fade
-from .request import Plan, Request, RequestError
+from .request import Plan, Request, RequestError, seed_of
 from .verbs import lacks
 
 if TYPE_CHECKING:
     from .load import Studio
     from .separation.contract import Separator
 
-_WORD = (1 << 63) - 1
 #: Stems of separators that have another name here; all others without a role are ``other``.
 _CALLED = {"piano": "keys", "percussive": "drums", "foreground": "lead", "melody": "lead"}
 #: Roles in the order in which they are added: those that carry others come first.
@@ -98,7 +97,7 @@ def accompany(
             context = {name: tokens for name, tokens in heard.items() if name != role}
             condition = replace(told, target=role, stems=context or None)
             made = sample(
-                studio.engine, frames, condition, settings=settings, seed=_seed(plan.seed, number),
+                studio.engine, frames, condition, settings=settings, seed=seed_of(plan.seed, number),
                 negative=None if request.away is None else replace(request.away, target=role),
                 progress=None if progress is None else _after(progress, number * frames, len(add) * frames),
             )  # fmt: skip
@@ -183,10 +182,6 @@ def _sound(studio: Studio, codes: Tensor, rate: int, shape: torch.Size) -> Tenso
 
 def _place(role: str) -> int:
     return _ORDER.index(role) if role in _ORDER else len(_ORDER)
-
-
-def _seed(seed: int, number: int) -> int:
-    return (seed ^ (number * 0x9E3779B97F4A7C15)) & _WORD
 
 
 def _after(progress: Progress, done: int, total: int) -> Progress:

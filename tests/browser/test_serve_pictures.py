@@ -44,6 +44,16 @@ def taken(page: Page | Locator, path: Path) -> None:
     assert path.stat().st_size < LARGEST
 
 
+def groove(path: Path) -> Path:
+    """Drums alone, eight seconds of the built-in composer's."""
+    from descant.codec.audio import Audio, write
+    from descant.recipes import audio_of, builtin
+
+    stems = audio_of.render_piece(builtin.compose(4, "test", 8.0, "rock"), 32000)
+    write(path, Audio(0.7 * stems["drums"] / stems["drums"].abs().max(), 32000))
+    return path
+
+
 def test_the_pictures_of_the_manual(browser: Browser, client: Client, tmp_path: Path) -> None:
     folder = Path(os.environ.get("PICTURES", tmp_path))
     page = opened(browser, client, 1120)
@@ -66,5 +76,18 @@ def test_the_pictures_of_the_manual(browser: Browser, client: Client, tmp_path: 
     taken(page, folder / "serve-stems.png")
     taken(page.locator("figure"), folder / "serve-tune.png")
     quiet(browser)
-    for name in ("serve-generate.png", "serve-stems.png", "serve-tune.png"):
+    page = opened(browser, client, 1120)
+    page.set_viewport_size({"width": 1120, "height": 900})
+    page.get_by_role("tab", name="Accompany").click()
+    page.set_input_files("#file", groove(tmp_path / "drums.wav"))
+    page.get_by_role("checkbox", name="bass").check()
+    page.get_by_role("checkbox", name="keys").check()
+    page.get_by_label("Seed").fill("3")
+    page.get_by_role("button", name="Accompany", exact=True).click()
+    page.locator("article h4", has_text="New bass").wait_for(timeout=60_000)
+    made(page)
+    page.evaluate("document.querySelector('#results').scrollIntoView()")
+    taken(page, folder / "serve-accompany.png")
+    quiet(browser)
+    for name in ("serve-generate.png", "serve-stems.png", "serve-tune.png", "serve-accompany.png"):
         assert (MANUAL / name).stat().st_size < LARGEST, "the manual shows them"
