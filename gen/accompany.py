@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .load import Studio
     from .separation.contract import Separator
 
+#: How much more than the rest it counts that a part is to be played by itself: with less, others sound along.
+ALONE = 3.0
 #: Stems of separators that have another name here; all others without a role are ``other``.
 _CALLED = {"piano": "keys", "percussive": "drums", "foreground": "lead", "melody": "lead"}
 #: Roles in the order in which they are added: those that carry others come first.
@@ -83,7 +85,7 @@ def accompany(
     told = plan.condition(beat_offset=offset)
     codec, books, boost = studio.codec, studio.lm.config.books, fit.boost(whole, rate)
     frames = math.ceil(whole.shape[-1] / rate * codec.frame_rate - 1e-9)
-    settings = request.sampling
+    settings = request.stressing("target", ALONE).sampling
     added: dict[str, Tensor] = {}
     codes: dict[str, Tensor] = {}
     with studio.at_work():
@@ -98,7 +100,7 @@ def accompany(
             condition = replace(told, target=role, stems=context or None)
             made = sample(
                 studio.engine, frames, condition, settings=settings, seed=seed_of(plan.seed, number),
-                negative=None if request.away is None else replace(request.away, target=role),
+                negative=request.away,
                 progress=None if progress is None else _after(progress, number * frames, len(add) * frames),
             )  # fmt: skip
             codes[role] = made[:books]

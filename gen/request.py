@@ -108,6 +108,15 @@ class Request:
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance, nested=self.nested
         )
 
+    def stressing(self, control: str, times: float) -> Request:
+        """The same with ``control`` counting ``times`` as much as the rest: nested guidance, one number told apart.
+
+        Weights that were given by name, and guidance of up to 1, which leads nowhere, stay as they are.
+        """
+        if isinstance(self.guidance, Mapping) or self.guidance <= 1:
+            return self
+        return replace(self, guidance={"rest": self.guidance, control: times}, nested=True)
+
     @property
     def away(self) -> Condition | None:
         """What guidance leads away from: :attr:`negative`, read like any sentence; None leads away from no wish."""

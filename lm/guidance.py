@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 
 from .condition import CONTROLS, Condition
 
-#: Controls that can have a weight of their own; ``rest`` are all that are not named.
-NAMES: tuple[str, ...] = (*(name for name in CONTROLS if name not in ("each_stem", "all")), "rest")
+#: Controls that can have a weight of their own; ``rest`` are all of them that are not named. ``target`` is what is
+#: written, a stem by itself: rows that leave it out write everything, and only naming it makes such rows.
+NAMES: tuple[str, ...] = (*(name for name in CONTROLS if name not in ("each_stem", "all")), "rest", "target")
 #: One weight for all controls, or one for each of some.
 Weights = float | Mapping[str, float]
-_ALL = frozenset(NAMES) - {"rest"}
+_ALL = frozenset(NAMES) - {"rest", "target"}
 
 
 def checked(weights: Weights) -> Weights:
@@ -48,6 +49,8 @@ def present(conditions: Sequence[Condition]) -> frozenset[str]:
         }  # fmt: skip
         if condition.melody is not None:
             given.add("melody")
+        if condition.target not in (None, "mix"):
+            given.add("target")
     return frozenset(given)
 
 

@@ -290,7 +290,9 @@ def _rows(
             given = negative if negative is not None and "rest" in left_out else piece
             batch = collate([given], frames, 0, model.config.frame_rate)
             if given is piece and left_out:
-                batch = drop(batch, dict.fromkeys(left_out, 1.0), torch.Generator())
+                batch = drop(batch, dict.fromkeys(left_out - {"target"}, 1.0), torch.Generator())
+                if "target" in left_out and batch.target is not None:
+                    batch = replace(batch, target=torch.zeros_like(batch.target))
             if told and present([piece]):
                 batch = replace(batch, guidance=torch.tensor([settings.weight]))
             parts.append(model.prepare(batch))

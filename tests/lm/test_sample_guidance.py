@@ -10,7 +10,7 @@ from descant.lm.model import TokenLM
 from descant.lm.sample import SamplingSettings, sample
 
 TOLD = Condition(text="slow jazz", genre="jazz", tempo=97, beats_per_bar=4, key="A minor")
-ALL = frozenset(NAMES) - {"rest"}
+ALL = frozenset(NAMES) - {"rest", "target"}
 
 
 def by_factors(rows: list[tuple[frozenset[str], float]]) -> dict[frozenset[str], float]:
@@ -31,6 +31,18 @@ def test_plans_against_their_formulas() -> None:
     # the rest are those that are not named
     rest = plan({"text": 3.0, "rest": 2.0}, False, given, False)
     assert by_factors(rest) == {given: -4.0, given - {"text"}: 3.0, frozenset({"text"}): 2.0}
+
+
+def test_what_is_written_can_have_a_weight() -> None:
+    given = frozenset({"tempo", "beat", "target"})
+    told = frozenset({"tempo", "beat"})
+    # one number leaves the target to every row
+    assert by_factors(plan(3.0, False, given, False)) == {told: -2.0, frozenset(): 3.0}
+    # u + 3 (c_everything + 2 (c_target - c_everything) - u)
+    assert by_factors(plan({"rest": 3.0, "target": 2.0}, True, given, False)) == {
+        given: -2.0, frozenset({"target"}): -3.0, frozenset(): 6.0,
+    }  # fmt: skip
+    assert present([Condition(target="bass")]) == {"target"} and present([Condition(target="mix")]) == set()
 
 
 def test_rows_that_change_nothing_are_not_computed() -> None:
