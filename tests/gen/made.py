@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from descant.codec import pretrained
 from descant.codec.model import Codec, nano
 from descant.gen.load import Studio
 from descant.lm.condition import ROLES
@@ -25,3 +28,11 @@ def able(books: int = 3, window: int = 64, attentive: bool = False) -> Studio:
         for weight in (ears.target.weight, ears.melody.weight, ears.stems.project.weight):
             torch.nn.init.normal_(weight, std=0.5)
     return Studio(codec, model, "made", threads=1)
+
+
+def able_folder(folder: Path) -> Path:
+    """Such a model, whose playing changes with what is given, as a folder."""
+    made = able(attentive=True)
+    pretrained.save(made.codec, folder / "codec")
+    made.lm.save(folder / "lm")
+    return folder

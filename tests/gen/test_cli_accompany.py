@@ -18,7 +18,7 @@ from descant.codec.audio import Audio, read, write
 from descant.gen import cli, stem_files
 from descant.recipes import audio_of, builtin
 
-from .made import able
+from .made import able_folder
 
 RATE = 24000
 Run = Callable[..., tuple[int, str, str]]
@@ -27,11 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def player(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that hears stems, as a folder."""
-    folder = tmp_path_factory.mktemp("able")
-    made = able(attentive=True)
-    codec.pretrained.save(made.codec, folder / "codec")
-    made.lm.save(folder / "lm")
-    return folder
+    return able_folder(tmp_path_factory.mktemp("able"))
 
 
 @pytest.fixture(scope="module")
